@@ -1,0 +1,87 @@
+//! What the daemon is told by its configuration: plain values, already validated by who read them.
+
+use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use ipnet::Ipv4Net;
+use warden_init::message::Resource;
+use warden_init::spec::IdRange;
+
+/// Everything that the domain needs to know of the configuration.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// The directory that holds one directory per container; made when it is missing.
+    pub depot: PathBuf,
+    /// The image of containers whose request names none.
+    pub image: Image,
+    /// The directory of the helper programs `wshd` and `iomux`.
+    pub helpers: PathBuf,
+    /// The name of the directory below which `instance-<id>` cgroups are made, relative to each hierarchy's root.
+    pub cgroup_parent: String,
+    /// The host ids that containers are given 65,536 at a time; absent: no user namespaces.
+    pub ids: Option<IdRange>,
+    /// Grace time of containers whose request names none; absent: they are never destroyed by themselves.
+    pub grace_time: Option<Duration>,
+    /// Bytes of output that a job may leave.
+    pub job_output_limit: u64,
+    /// Limits of every job, before those of its request.
+    pub rlimits: BTreeMap<Resource, u64>,
+    /// Finished jobs that nobody has linked are kept up to this number per container; the oldest is forgotten first.
+    pub max_finished_jobs: usize,
+    /// The same, by the bytes of their output.
+    pub max_finished_bytes: u64,
+    /// Jobs that run at the same time in one container.
+    pub max_running_jobs: usize,
+    /// Where `log_tag` lines go.
+    pub syslog_socket: PathBuf,
+    /// LANG of every job.
+    pub lang: String,
+    /// Addresses of the containers: a /30 each.
+    pub network: NetworkPool,
+    /// The inside's name servers; empty: the host's.
+    pub dns_servers: Vec<String>,
+    /// Inside ids of vcap: one for each container.
+    pub users: UserPool,
+    /// A container may run a wardend of its own (all devices).
+    pub allow_nested_warden: bool,
+}
+
+/// A root file system.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Image {
+    /// The host's programs and libraries, read-only, with a generated rest.
+    Host,
+    /// A directory.
+    Directory(PathBuf),
+}
+
+/// The pool of networks.
+#[derive(Clone, Debug)]
+pub struct NetworkPool {
+    /// The network that is cut into /30s.
+    pub network: Ipv4Net,
+    /// How long a released network rests.
+    pub release_delay: Duration,
+}
+
+/// The pool of users.
+#[derive(Clone, Debug)]
+pub struct UserPool {
+    /// The first id.
+    pub start: u32,
+    /// How many.
+    pub size: u32,
+}
+
+/// The addresses of one container.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Addresses {
+    /// The /30.
+    pub network: Ipv4Net,
+    /// The host's end: network + 1.
+    pub host: Ipv4Addr,
+    /// The container's end: network + 2.
+    pub container: Ipv4Addr,
+}

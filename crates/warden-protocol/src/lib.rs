@@ -1,0 +1,1 @@
+//! Warden's messages and framing: bytes in, typed requests out, no I/O.
