@@ -1,0 +1,72 @@
+//! What `info` tells of a container.
+
+use std::net::Ipv4Addr;
+use std::path::PathBuf;
+
+use crate::state::State;
+
+/// A container at one moment.
+#[derive(Clone, Debug)]
+pub struct Info {
+    /// Its state.
+    pub state: State,
+    /// What happened to it, in order: texts that clients show to their users.
+    pub events: Vec<String>,
+    /// The host's end of its network.
+    pub host_ip: Ipv4Addr,
+    /// Its own end.
+    pub container_ip: Ipv4Addr,
+    /// Its directory in the depot.
+    pub path: PathBuf,
+    /// Its memory, where the kernel tells.
+    pub memory: Option<MemoryStat>,
+    /// Its CPU time, where the kernel tells.
+    pub cpu: Option<CpuStat>,
+    /// Its running jobs.
+    pub jobs: Vec<u32>,
+}
+
+/// Memory, in bytes (pgpgin, pgpgout, pgfault, pgmajfault: in events), named as in cgroup version 1's memory.stat.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[allow(missing_docs, reason = "the names are the kernel's; absent where the kernel does not tell")]
+pub struct MemoryStat {
+    pub cache: Option<u64>,
+    pub rss: Option<u64>,
+    pub mapped_file: Option<u64>,
+    pub pgpgin: Option<u64>,
+    pub pgpgout: Option<u64>,
+    pub swap: Option<u64>,
+    pub pgfault: Option<u64>,
+    pub pgmajfault: Option<u64>,
+    pub inactive_anon: Option<u64>,
+    pub active_anon: Option<u64>,
+    pub inactive_file: Option<u64>,
+    pub active_file: Option<u64>,
+    pub unevictable: Option<u64>,
+    pub hierarchical_memory_limit: Option<u64>,
+    pub hierarchical_memsw_limit: Option<u64>,
+    pub total_cache: Option<u64>,
+    pub total_rss: Option<u64>,
+    pub total_mapped_file: Option<u64>,
+    pub total_pgpgin: Option<u64>,
+    pub total_pgpgout: Option<u64>,
+    pub total_swap: Option<u64>,
+    pub total_pgfault: Option<u64>,
+    pub total_pgmajfault: Option<u64>,
+    pub total_inactive_anon: Option<u64>,
+    pub total_active_anon: Option<u64>,
+    pub total_inactive_file: Option<u64>,
+    pub total_active_file: Option<u64>,
+    pub total_unevictable: Option<u64>,
+}
+
+/// CPU time.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct CpuStat {
+    /// All of it, in nanoseconds.
+    pub usage: Option<u64>,
+    /// In user mode, in USER_HZ (hundredths of a second).
+    pub user: Option<u64>,
+    /// In the kernel, in USER_HZ (hundredths of a second).
+    pub system: Option<u64>,
+}

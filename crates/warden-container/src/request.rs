@@ -1,0 +1,55 @@
+//! What a client asks of the domain.
+
+use std::time::Duration;
+
+use warden_init::message::Resource;
+
+/// A container to make.
+#[derive(Clone, Debug, Default)]
+pub struct Create {
+    /// The client's name for it; its id when absent.
+    pub handle: Option<Vec<u8>>,
+    /// Its grace time; the configured one when absent.
+    pub grace_time: Option<Duration>,
+    /// An address in the /30 that it shall have, as text.
+    pub network: Option<Vec<u8>>,
+    /// A directory that replaces the configured image.
+    pub rootfs: Option<Vec<u8>>,
+    /// Host directories and files to show inside.
+    pub binds: Vec<Bind>,
+}
+
+/// A host directory or file to show inside.
+#[derive(Clone, Debug)]
+pub struct Bind {
+    /// Absolute path on the host.
+    pub source: Vec<u8>,
+    /// Absolute path inside.
+    pub destination: Vec<u8>,
+    /// Whether the inside may write.
+    pub writable: bool,
+}
+
+/// A script to run.
+#[derive(Clone, Debug, Default)]
+pub struct Run {
+    /// What bash reads from its standard input.
+    pub script: Vec<u8>,
+    /// As the container's root instead of vcap.
+    pub privileged: bool,
+    /// Limits of this job; they replace the configured ones.
+    pub rlimits: Vec<(Resource, u64)>,
+    /// Drop the output instead of keeping it.
+    pub discard_output: bool,
+    /// Send each line of output to syslog under `warden.<tag>` too.
+    pub log_tag: Option<Vec<u8>>,
+}
+
+/// How to stop.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Stop {
+    /// Answer at once, stop later.
+    pub background: bool,
+    /// KILL at once instead of TERM first.
+    pub kill: bool,
+}
