@@ -1,0 +1,58 @@
+# Warden in Rust. `make help` lists the targets.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+# The helpers are linked statically: they run inside containers whose file system may hold no library at all.
+# A static binary needs an explicit target, or build scripts and procedural macros would be linked statically too.
+TRIPLE := $(shell rustc -vV | sed -n 's/^host: //p')
+TARGET_DIR := $(or $(CARGO_TARGET_DIR),target)
+DIST := $(TARGET_DIR)/dist
+HELPER_FLAGS := -C target-feature=+crt-static -C relocation-model=static
+HELPER_ENV := CARGO_TARGET_$(shell echo $(TRIPLE) | tr 'a-z-' 'A-Z_')_RUSTFLAGS="$(HELPER_FLAGS)"
+
+export WARDEN_DIST = $(abspath $(DIST))
+
+.PHONY: help
+help: ## List the targets.
+	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | while IFS=$$'\t' read -r name text; do printf '%-14s %s\n' "$$name" "$$text"; done
+
+.PHONY: setup
+setup: ## Install the Debian packages and cargo tools that are missing.
+	@scripts/setup
+
+.PHONY: build
+build: setup ## Build wardend, warden, wshd and iomux into target/dist/.
+	$(HELPER_ENV) cargo build --locked --profile helper --target $(TRIPLE) -p warden-init -p warden-iomux --bins
+	cargo build --locked --release -p warden-server -p warden-cli --bins
+	@mkdir -p $(DIST)
+	@install -m 0755 $(TARGET_DIR)/release/{wardend,warden} $(TARGET_DIR)/$(TRIPLE)/helper/iomux $(DIST)/
+	@# Not readable for others: what cannot be read from inside a container cannot be traced there either.
+	@install -m 0711 $(TARGET_DIR)/$(TRIPLE)/helper/wshd $(DIST)/
+	@ls -l $(DIST)
+
+.PHONY: demo
+demo: build ## Show the main job: a daemon, a container, scripts in it, and that nothing is left.
+	@scripts/demo $(DIST)
+
+.PHONY: demo-v2
+demo-v2: build ## The same in a virtual machine with Debian's own kernel and pure cgroup v2.
+	@scripts/guest/setup
+	@scripts/guest/run scripts/demo $(DIST)
+
+.PHONY: test
+test: build ## Run every test; needs root, and fails where a privileged test cannot run.
+	@[[ $$(id -u) = 0 ]] || { echo "make test: the tests make namespaces, mounts and cgroups: run it as root" >&2; exit 1; }
+	cargo nextest run --locked --workspace --no-fail-fast
+
+.PHONY: lint
+lint: setup ## Check format, lints, and the rules between the crates.
+	cargo fmt --all --check
+	cargo clippy --locked --workspace --all-targets -- -D warnings
+	RUSTDOCFLAGS="-D warnings" cargo doc --locked --workspace --no-deps --quiet
+	scripts/check-rooms
+
+.PHONY: clean
+clean: ## Remove everything that was built.
+	rm -rf target fuzz/target
