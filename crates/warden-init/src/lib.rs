@@ -1,5 +1,10 @@
 //! wshd, the init of a container: builds the container from a spec, then runs and reaps processes in it.
 
+pub mod accounts;
+pub mod build;
 pub mod byte_string;
+pub mod connection;
 pub mod message;
+pub mod server;
 pub mod spec;
+pub mod wshd;

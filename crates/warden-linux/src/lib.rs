@@ -1,4 +1,14 @@
 //! Wrappers of kernel interfaces, without policy: the only crate with `unsafe`, each error naming the operation and
 //! its object.
 
+pub mod clock;
+pub mod epoll;
+pub mod file;
+pub mod limit;
+pub mod mount;
+pub mod namespace;
+pub mod network;
+pub mod process;
+pub mod signal;
 pub mod socket;
+pub mod spawn;

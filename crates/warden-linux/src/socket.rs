@@ -1,10 +1,12 @@
 //! SOCK_SEQPACKET sockets that carry packets and descriptors.
 
+use std::ffi::OsStr;
 use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
+use rustix::fs::{Mode, OFlags};
 use rustix::net::{
     AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
     SendAncillaryMessage, SendFlags, SocketAddrUnix, SocketFlags, SocketType,
@@ -16,6 +18,29 @@ pub const MAX_FDS: usize = 4;
 /// One end of a connected SOCK_SEQPACKET socket; never blocks.
 #[derive(Debug)]
 pub struct PacketSocket(OwnedFd);
+
+/// A socket's address, and the directory that it is relative to.
+struct Place {
+    address: SocketAddrUnix,
+    /// Keeps /proc/self/fd/N alive as long as the address is used.
+    _directory: Option<OwnedFd>,
+}
+
+impl Place {
+    /// The address of a path of any length: one that does not fit into sun_path goes by its directory's descriptor.
+    fn of(path: &Path) -> io::Result<Self> {
+        if let Ok(address) = SocketAddrUnix::new(path) {
+            return Ok(Self { address, _directory: None });
+        }
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let parent = path.parent().unwrap_or(Path::new("/"));
+        let directory = rustix::fs::open(parent, flags, Mode::empty())?;
+        let short = Path::new("/proc/self/fd")
+            .join(directory.as_raw_fd().to_string())
+            .join(path.file_name().unwrap_or(OsStr::new("")));
+        Ok(Self { address: SocketAddrUnix::new(&short)?, _directory: Some(directory) })
+    }
+}
 
 /// A received packet; empty bytes without descriptors mean that the peer has closed.
 #[derive(Debug)]
@@ -38,7 +63,8 @@ impl PacketSocket {
     pub fn connect(path: &Path) -> io::Result<Self> {
         let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
         let socket = rustix::net::socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None)?;
-        rustix::net::connect(&socket, &SocketAddrUnix::new(path)?)?;
+        let place = Place::of(path)?;
+        rustix::net::connect(&socket, &place.address)?;
         Ok(Self(socket))
     }
 
@@ -91,7 +117,7 @@ impl AsFd for PacketSocket {
     }
 }
 
-impl std::os::fd::AsRawFd for PacketSocket {
+impl AsRawFd for PacketSocket {
     fn as_raw_fd(&self) -> std::os::fd::RawFd {
         self.0.as_raw_fd()
     }
@@ -112,7 +138,8 @@ impl PacketListener {
     pub fn bind(path: &Path) -> io::Result<Self> {
         let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
         let socket = rustix::net::socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None)?;
-        rustix::net::bind(&socket, &SocketAddrUnix::new(path)?)?;
+        let place = Place::of(path)?;
+        rustix::net::bind(&socket, &place.address)?;
         rustix::net::listen(&socket, 64)?;
         Ok(Self(socket))
     }
@@ -161,6 +188,17 @@ mod tests {
             b.receive(16).unwrap_err().raw_os_error(),
             Some(rustix::io::Errno::MSGSIZE.raw_os_error())
         );
+    }
+
+    #[test]
+    fn a_path_of_any_length_is_an_address() {
+        let directory = tempfile::tempdir().unwrap();
+        let long = directory.path().join("d".repeat(200));
+        std::fs::create_dir(&long).unwrap();
+        let listener = PacketListener::bind(&long.join("a.sock")).unwrap();
+        let client = PacketSocket::connect(&long.join("a.sock")).unwrap();
+        client.send(b"x", &[]).unwrap();
+        assert_eq!(listener.accept().unwrap().receive(16).unwrap().bytes, b"x");
     }
 
     #[test]

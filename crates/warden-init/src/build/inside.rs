@@ -1,0 +1,174 @@
+//! Carries out the init's steps, as the container's root in the container's namespaces.
+
+use std::collections::HashMap;
+use std::ffi::{CStr, CString};
+use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
+use std::io::{self, Write};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::path::Path;
+
+use warden_linux::mount::{self, MountFlags};
+use warden_linux::{file, namespace, network, process};
+
+use super::SetupError;
+use super::plan::{Create, Inside};
+use crate::accounts::{self, Identity};
+use crate::spec::{InsideFile, User};
+
+/// The longest /etc/passwd or /etc/group that is read, in bytes.
+const MAX_ACCOUNTS: u64 = 16 << 20;
+
+/// Mounts that were created or taken and not attached yet.
+type Detached = HashMap<String, OwnedFd>;
+
+/// Does all steps.
+pub(super) fn carry_out(steps: &[Inside]) -> Result<(), SetupError> {
+    let mut detached = Detached::new();
+    for step in steps {
+        carry_out_one(step, &mut detached)
+            .map_err(|error| SetupError::new(step.words(), step.object(), &error))?;
+    }
+    Ok(())
+}
+
+fn carry_out_one(step: &Inside, detached: &mut Detached) -> io::Result<()> {
+    match step {
+        Inside::BecomeRoot => become_root(),
+        Inside::MountRoot { options } => mount_root(options),
+        Inside::Create(create) => {
+            detached.insert(create.name.into(), create_mount(create)?);
+            Ok(())
+        }
+        Inside::Take { name, recursive, optional } => take(name, *recursive, *optional, detached),
+        Inside::Pivot => mount::pivot_into(Path::new("root")),
+        Inside::SetHostname(name) => namespace::set_hostname(name.as_bytes()),
+        Inside::RaiseLoopback => network::set_up(c"lo"),
+        Inside::MakeUser(user) => make_user(user),
+        Inside::MakeDirectory { path, mode } => make_directory(Path::new(path), *mode),
+        Inside::Attach { name, path, follow } => match detached.remove(name) {
+            Some(tree) => attach(tree.as_fd(), path, *follow),
+            None => Ok(()),
+        },
+        Inside::Link { path, target } => std::os::unix::fs::symlink(target, path),
+        Inside::WriteFile(file) => write_file(file),
+    }
+}
+
+/// Becomes wshd; returns only when that failed.
+pub(super) fn execute(program: BorrowedFd<'_>, listener: BorrowedFd<'_>) -> SetupError {
+    let started = || {
+        let null = OpenOptions::new().read(true).write(true).open("/dev/null")?;
+        process::place(listener, 0)?;
+        process::place(null.as_fd(), 1)?;
+        process::place(null.as_fd(), 2)
+    };
+    if let Err(error) = started() {
+        return SetupError::new("hand over", "the descriptors", &error);
+    }
+    let error = process::execute(program, &[CString::from(c"wshd")], &[]);
+    SetupError::new("start", "the init", &error)
+}
+
+fn become_root() -> io::Result<()> {
+    process::set_ids(0, 0)?;
+    process::new_session()
+}
+
+fn mount_root(options: &CStr) -> io::Result<()> {
+    mount::mount(c"overlay", Path::new("root"), c"overlay", MountFlags::NODEV, options)
+}
+
+fn create_mount(create: &Create) -> io::Result<OwnedFd> {
+    mount::create(create.kind, create.options, create.attributes)
+}
+
+fn take(name: &str, recursive: bool, optional: bool, detached: &mut Detached) -> io::Result<()> {
+    match mount::copy(Path::new(name), recursive) {
+        Ok(tree) => {
+            detached.insert(name.into(), tree);
+            Ok(())
+        }
+        Err(error) if optional && error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(error),
+    }
+}
+
+/// Attaches a tree at a path that is made if it is missing; only the container's own root can be in the way.
+fn attach(tree: BorrowedFd<'_>, path: &Path, follow: bool) -> io::Result<()> {
+    if file::is_directory(tree)? {
+        fs::create_dir_all(path)?;
+    } else if let Err(error) = fs::metadata(path) {
+        if error.kind() != io::ErrorKind::NotFound {
+            return Err(error);
+        }
+        fs::create_dir_all(path.parent().unwrap_or(Path::new("/")))?;
+        File::create_new(path)?;
+    }
+    let place = if follow { file::open_place(path) } else { file::open_directory_place(path) }?;
+    mount::attach(tree, place.as_fd())
+}
+
+fn make_directory(path: &Path, mode: u32) -> io::Result<()> {
+    match DirBuilder::new().mode(mode).create(path) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+        other => other?,
+    }
+    fs::set_permissions(path, Permissions::from_mode(mode))
+}
+
+/// Writes a file anew: what an image has there, such as a link to somewhere else, is replaced and not written to.
+fn write_file(file: &InsideFile) -> io::Result<()> {
+    let path = file.path.as_path();
+    fs::create_dir_all(path.parent().unwrap_or(Path::new("/")))?;
+    match fs::remove_file(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        other => other?,
+    }
+    let mut opened = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
+    opened.write_all(&file.content.0)?;
+    opened.set_permissions(Permissions::from_mode(file.mode))
+}
+
+/// Makes sure that the user and its group exist with the stated id, and that its home and its files are its own.
+fn make_user(user: &User) -> io::Result<()> {
+    let passwd = accounts::read(Path::new("/etc/passwd"), MAX_ACCOUNTS)?;
+    let group = accounts::read(Path::new("/etc/group"), MAX_ACCOUNTS)?;
+    let change = accounts::with_user(&passwd, user);
+    let lists = [("/etc/passwd", change.passwd), ("/etc/group", accounts::with_group(&group, user))];
+    for (path, content) in lists {
+        write_file(&InsideFile {
+            path: path.into(),
+            mode: 0o644,
+            content: crate::byte_string::ByteString(content),
+        })?;
+    }
+    if let Some(previous) = change.previous {
+        give_files(previous, user.id)?;
+    }
+    let home = change.home.as_path();
+    fs::create_dir_all(home)?;
+    std::os::unix::fs::lchown(home, Some(user.id), Some(user.id))?;
+    fs::set_permissions(home, Permissions::from_mode(0o755))
+}
+
+/// Gives every file of the root file system that belonged to an image's user to the id that it has in this container.
+/// Nothing else is mounted yet.
+fn give_files(previous: Identity, id: u32) -> io::Result<()> {
+    let mut directories = vec![Path::new("/").to_path_buf()];
+    while let Some(directory) = directories.pop() {
+        for entry in fs::read_dir(&directory)? {
+            let path = entry?.path();
+            let metadata = fs::symlink_metadata(&path)?;
+            let user = (metadata.uid() == previous.user).then_some(id);
+            let group = (metadata.gid() == previous.group).then_some(id);
+            if user.or(group).is_some() {
+                std::os::unix::fs::lchown(&path, user, group)?;
+            }
+            if metadata.is_dir() {
+                directories.push(path);
+            }
+        }
+    }
+    Ok(())
+}

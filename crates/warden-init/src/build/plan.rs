@@ -1,0 +1,338 @@
+//! What is done to build a container: pure data made from its spec, in the order in which it is done.
+
+use std::ffi::{CStr, CString};
+use std::path::{Path, PathBuf};
+
+use warden_linux::mount::Attributes;
+
+use crate::byte_string::ByteString;
+use crate::spec::{Bind, Cgroup, InsideFile, Spec, User};
+
+/// The device nodes that a container sees, if the host has them.
+const DEVICES: [&str; 7] = ["null", "zero", "full", "random", "urandom", "tty", "fuse"];
+
+/// Symbolic links of /dev, as (path, target).
+const DEVICE_LINKS: [(&str, &str); 5] = [
+    ("/dev/fd", "/proc/self/fd"),
+    ("/dev/stdin", "/proc/self/fd/0"),
+    ("/dev/stdout", "/proc/self/fd/1"),
+    ("/dev/stderr", "/proc/self/fd/2"),
+    ("/dev/ptmx", "pts/ptmx"),
+];
+
+/// All steps to a container.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Plan {
+    /// What the builder does as the host's root.
+    pub outside: Vec<Outside>,
+    /// What the init does as the container's root.
+    pub inside: Vec<Inside>,
+}
+
+/// A step of the builder. Names are relative to the staging directory, its working directory from `MountStaging` on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Outside {
+    /// Joins a version 1 cgroup.
+    JoinCgroup(PathBuf),
+    /// Cuts all mounts off from the host's.
+    MakePrivate,
+    /// Mounts a small tmpfs at this directory and enters it.
+    MountStaging(PathBuf),
+    /// Makes a directory in it.
+    MakeDirectory(&'static str),
+    /// Attaches a copy of a host's mount in it.
+    Stage(Stage),
+}
+
+/// A part of the host's file tree that the container will see.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Stage {
+    /// Where it is on the host.
+    pub source: PathBuf,
+    /// Where it is attached in the staging directory.
+    pub name: String,
+    /// What its mount forbids.
+    pub attributes: Attributes,
+    /// Whether its owners are shown through the container's map of ids, where the file system can.
+    pub mapped: bool,
+    /// Whether mounts below it come along.
+    pub recursive: bool,
+    /// Whether the host may be without it.
+    pub optional: bool,
+}
+
+/// A step of the init. Paths are the container's from `Pivot` on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Inside {
+    /// Takes the ids of the container's root, and a session of its own.
+    BecomeRoot,
+    /// Mounts the overlay of the lower and the writable layer.
+    MountRoot {
+        /// Its options, all names of which are relative: /proc/mounts inside shows them.
+        options: CString,
+    },
+    /// Makes a file system of the container's own, not attached yet.
+    Create(Create),
+    /// Takes a staged mount, to be attached later.
+    Take {
+        /// Its name.
+        name: String,
+        /// As in [`Stage`].
+        recursive: bool,
+        /// As in [`Stage`].
+        optional: bool,
+    },
+    /// Makes the overlay the root, and the host's file tree unreachable.
+    Pivot,
+    /// Names the host.
+    SetHostname(String),
+    /// Sets the loopback interface up.
+    RaiseLoopback,
+    /// Makes sure of a user with its group and home.
+    MakeUser(User),
+    /// Makes a directory.
+    MakeDirectory {
+        /// Its path.
+        path: &'static str,
+        /// Its permission bits.
+        mode: u32,
+    },
+    /// Attaches what was created or taken, if it was there.
+    Attach {
+        /// Its name.
+        name: String,
+        /// Where; made if missing.
+        path: PathBuf,
+        /// Whether an image's symbolic link at the path is followed (below the container's root) or an error.
+        follow: bool,
+    },
+    /// Makes a symbolic link.
+    Link {
+        /// Its path.
+        path: &'static str,
+        /// What it holds.
+        target: &'static str,
+    },
+    /// Writes a file, in the place of what was there.
+    WriteFile(InsideFile),
+}
+
+/// A file system of the container's own.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Create {
+    /// What it is called until it is attached.
+    pub name: &'static str,
+    /// Its type.
+    pub kind: &'static CStr,
+    /// Its options.
+    pub options: &'static [(&'static str, &'static str)],
+    /// What its mount forbids.
+    pub attributes: Attributes,
+}
+
+impl Plan {
+    /// Plans a container that lives in `directory`.
+    pub fn new(spec: &Spec, directory: &Path) -> Self {
+        let staged = staged(spec);
+        Self { outside: outside(spec, directory, &staged), inside: inside(spec, &staged) }
+    }
+}
+
+/// A staged mount, and where it goes inside (the layers of the root go nowhere by themselves).
+struct Staged {
+    stage: Stage,
+    destination: Option<PathBuf>,
+}
+
+fn staged(spec: &Spec) -> Vec<Staged> {
+    let mapped = spec.ids.is_some();
+    let layer = |name: &str, source: &ByteString, attributes: Attributes, mapped: bool| Staged {
+        stage: Stage {
+            source: source.as_path().into(),
+            name: name.into(),
+            attributes,
+            mapped,
+            recursive: false,
+            optional: false,
+        },
+        destination: None,
+    };
+    let bind = |name: String, bind: &Bind, attributes: Attributes, recursive: bool| Staged {
+        stage: Stage {
+            source: bind.source.as_path().into(),
+            name,
+            attributes,
+            // An idmapped writable mount would let the container's root make files that belong to the host's.
+            mapped: mapped && !bind.writable,
+            recursive,
+            optional: false,
+        },
+        destination: Some(bind.destination.as_path().into()),
+    };
+    let read_only = Attributes::MOUNT_ATTR_RDONLY | Attributes::MOUNT_ATTR_NODEV;
+    let harmless = Attributes::MOUNT_ATTR_NOSUID | Attributes::MOUNT_ATTR_NODEV;
+    let mut all = vec![
+        layer("lower", &spec.root.lower, read_only, mapped),
+        layer("writable", &spec.root.writable, Attributes::empty(), false),
+    ];
+    all.extend(spec.root.system.iter().enumerate().map(|(n, system)| {
+        bind(format!("system{n}"), &Bind { writable: false, ..system.clone() }, read_only, true)
+    }));
+    all.extend(DEVICES.iter().map(|device| device_node(device)));
+    all.extend(spec.binds.iter().enumerate().map(|(n, given)| {
+        bind(format!("bind{n}"), given, if given.writable { harmless } else { read_only }, false)
+    }));
+    all
+}
+
+/// The host's node: none can be made in a user namespace. Read-only keeps its owner and mode; the device can be written.
+fn device_node(device: &str) -> Staged {
+    let path = Path::new("/dev").join(device);
+    Staged {
+        stage: Stage {
+            source: path.clone(),
+            name: format!("device-{device}"),
+            attributes: Attributes::MOUNT_ATTR_RDONLY
+                | Attributes::MOUNT_ATTR_NOSUID
+                | Attributes::MOUNT_ATTR_NOEXEC,
+            mapped: false,
+            recursive: false,
+            optional: device == "fuse",
+        },
+        destination: Some(path),
+    }
+}
+
+fn outside(spec: &Spec, directory: &Path, staged: &[Staged]) -> Vec<Outside> {
+    let mut steps = Vec::new();
+    steps.extend(spec.cgroups.iter().filter_map(|cgroup| match cgroup {
+        Cgroup::V1(path) => Some(Outside::JoinCgroup(path.as_path().into())),
+        // The builder is born in it.
+        Cgroup::V2(_) => None,
+    }));
+    steps.push(Outside::MakePrivate);
+    steps.push(Outside::MountStaging(directory.join("mnt")));
+    steps.push(Outside::MakeDirectory("root"));
+    steps.extend(staged.iter().map(|staged| Outside::Stage(staged.stage.clone())));
+    steps
+}
+
+fn inside(spec: &Spec, staged: &[Staged]) -> Vec<Inside> {
+    let mut steps = vec![Inside::BecomeRoot, Inside::MountRoot { options: overlay_options(spec) }];
+    // Made while the host's own are still in sight: in a user namespace the kernel grants a new proc or sysfs only to
+    // who sees a whole one already.
+    steps.extend(own_file_systems().map(Inside::Create));
+    steps.extend(staged.iter().filter(|staged| staged.destination.is_some()).map(
+        |Staged { stage, .. }| Inside::Take {
+            name: stage.name.clone(),
+            recursive: stage.recursive,
+            optional: stage.optional,
+        },
+    ));
+    steps.push(Inside::Pivot);
+    steps.push(Inside::SetHostname(spec.id.clone()));
+    steps.push(Inside::RaiseLoopback);
+    steps.extend(spec.files.iter().cloned().map(Inside::WriteFile));
+    steps.push(Inside::MakeUser(spec.user.clone()));
+    let attach =
+        |name: &str, path: &str| Inside::Attach { name: name.into(), path: path.into(), follow: false };
+    steps.extend([attach("proc", "/proc"), attach("sys", "/sys"), attach("dev", "/dev")]);
+    steps.extend([attach("pts", "/dev/pts"), Inside::MakeDirectory { path: "/dev/shm", mode: 0o1777 }]);
+    steps.extend(DEVICE_LINKS.map(|(path, target)| Inside::Link { path, target }));
+    steps.extend(staged.iter().filter_map(|Staged { stage, destination }| {
+        let path = destination.clone()?;
+        Some(Inside::Attach { name: stage.name.clone(), path, follow: true })
+    }));
+    steps
+}
+
+fn overlay_options(spec: &Spec) -> CString {
+    let options = c"lowerdir=lower,upperdir=writable/rootfs,workdir=writable/work";
+    match spec.ids {
+        // trusted.* attributes, the default, are beyond a user namespace.
+        Some(_) => c"lowerdir=lower,upperdir=writable/rootfs,workdir=writable/work,userxattr".into(),
+        None => options.into(),
+    }
+}
+
+/// Few on purpose: each memory cgroup of the machine pays for each superblock, so /dev/shm is a directory of /dev.
+fn own_file_systems() -> impl Iterator<Item = Create> {
+    let inert = Attributes::MOUNT_ATTR_NOSUID | Attributes::MOUNT_ATTR_NODEV | Attributes::MOUNT_ATTR_NOEXEC;
+    let (nosuid, read_only) = (Attributes::MOUNT_ATTR_NOSUID, Attributes::MOUNT_ATTR_RDONLY);
+    [
+        Create { name: "proc", kind: c"proc", options: &[], attributes: inert },
+        Create { name: "sys", kind: c"sysfs", options: &[], attributes: inert | read_only },
+        Create {
+            name: "dev",
+            kind: c"tmpfs",
+            options: &[("mode", "755"), ("size", "50%"), ("nr_inodes", "64k")],
+            attributes: nosuid | Attributes::MOUNT_ATTR_NODEV,
+        },
+        Create {
+            name: "pts",
+            kind: c"devpts",
+            options: &[("newinstance", ""), ("ptmxmode", "0666"), ("mode", "0620"), ("gid", "5")],
+            attributes: nosuid | Attributes::MOUNT_ATTR_NOEXEC,
+        },
+    ]
+    .into_iter()
+}
+
+impl Outside {
+    /// What the step does, in a few words that its object completes.
+    pub fn words(&self) -> &'static str {
+        match self {
+            Self::JoinCgroup(_) => "join the cgroup",
+            Self::MakePrivate => "make private",
+            Self::MountStaging(_) => "mount a tmpfs at",
+            Self::MakeDirectory(_) => "make the staging directory",
+            Self::Stage(_) => "stage",
+        }
+    }
+
+    /// What it is done to.
+    pub fn object(&self) -> ByteString {
+        match self {
+            Self::JoinCgroup(path) | Self::MountStaging(path) => path.as_path().into(),
+            Self::MakePrivate => "all mounts".into(),
+            Self::MakeDirectory(name) => (*name).into(),
+            Self::Stage(stage) => stage.source.as_path().into(),
+        }
+    }
+}
+
+impl Inside {
+    /// What the step does, in a few words that its object completes.
+    pub fn words(&self) -> &'static str {
+        match self {
+            Self::BecomeRoot => "become",
+            Self::MountRoot { .. } => "mount the root file system",
+            Self::Create(_) => "create the file system",
+            Self::Take { .. } => "copy the staged mount",
+            Self::Pivot => "pivot into",
+            Self::SetHostname(_) => "set the hostname",
+            Self::RaiseLoopback => "set up the interface",
+            Self::MakeUser(_) => "make the user",
+            Self::MakeDirectory { .. } => "make the directory",
+            Self::Attach { .. } => "mount at",
+            Self::Link { .. } => "make the link",
+            Self::WriteFile(_) => "write",
+        }
+    }
+
+    /// What it is done to.
+    pub fn object(&self) -> ByteString {
+        match self {
+            Self::BecomeRoot => "the container's root".into(),
+            Self::MountRoot { options } => ByteString(options.to_bytes().to_vec()),
+            Self::Create(create) => ByteString(create.kind.to_bytes().to_vec()),
+            Self::Take { name, .. } | Self::SetHostname(name) => name.as_str().into(),
+            Self::Pivot => "the root file system".into(),
+            Self::RaiseLoopback => "lo".into(),
+            Self::MakeUser(user) => user.name.as_str().into(),
+            Self::MakeDirectory { path, .. } | Self::Link { path, .. } => (*path).into(),
+            Self::Attach { path, .. } => path.as_path().into(),
+            Self::WriteFile(file) => file.path.clone(),
+        }
+    }
+}

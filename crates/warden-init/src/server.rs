@@ -1,0 +1,266 @@
+//! wshd's loop: takes requests from clients, starts processes, reaps everything that ends inside.
+//!
+//! A job is `running` from Spawn on, `ended` once its process was reaped, and forgotten at Release. Each client hears of
+//! every end, and one that comes later first hears of every job that was not released, with new copies of its pipes:
+//! whoever takes over from a client that died loses nothing.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::path::Path;
+use std::time::Duration;
+
+use warden_linux::epoll::{Epoll, Interest, Ready};
+use warden_linux::process::{self, Ending, Reaped};
+use warden_linux::signal::ChildSignal;
+use warden_linux::socket::PacketListener;
+
+use crate::connection::Connection;
+use crate::message::{MAX_PACKET, Reply, Request, SpawnStep, VERSION, WaitStatus};
+use job::Jobs;
+use process_tree::Proc;
+
+mod job;
+mod launch;
+mod process_tree;
+
+/// Children reaped in a row before the clients have their turn: orphans may die faster than they are reaped.
+const REAPED_PER_TURN: usize = 256;
+
+/// Replies that wait for a client that does not read, before it is dropped.
+const MAX_QUEUE: usize = 65_536;
+
+/// Clients at a time.
+const MAX_CLIENTS: usize = 64;
+
+const LISTENER: u64 = 0;
+const CHILDREN: u64 = 1;
+const FIRST_CLIENT: u64 = 2;
+
+/// What the loop is woken by.
+enum Event {
+    Connection,
+    ChildEnded,
+    Client(u64),
+}
+
+impl From<Ready> for Event {
+    fn from(ready: Ready) -> Self {
+        match ready.token {
+            LISTENER => Self::Connection,
+            CHILDREN => Self::ChildEnded,
+            client => Self::Client(client),
+        }
+    }
+}
+
+/// A process that asks.
+struct Client {
+    connection: Connection,
+    /// Whether it said Hello.
+    greeted: bool,
+    /// How many Idle replies it waits for.
+    idle_wanted: u32,
+    /// Whether it is to be dropped at the end of the turn.
+    lost: bool,
+}
+
+/// wshd.
+pub struct Server {
+    epoll: Epoll,
+    listener: PacketListener,
+    children: ChildSignal,
+    proc: Proc,
+    clients: BTreeMap<u64, Client>,
+    next_client: u64,
+    jobs: Jobs,
+    /// Whether children may have ended that were not reaped yet.
+    reaping: bool,
+}
+
+impl Server {
+    /// Prepares to serve a listening socket; every signal must be blocked.
+    pub fn new(listener: OwnedFd) -> io::Result<Self> {
+        let epoll = Epoll::new()?;
+        let listener = PacketListener::adopt(listener)?;
+        epoll.add(&listener, LISTENER, Interest::Read)?;
+        let children = ChildSignal::open()?;
+        epoll.add(&children, CHILDREN, Interest::Read)?;
+        Ok(Self {
+            epoll,
+            listener,
+            children,
+            proc: Proc::open(Path::new("/proc"))?,
+            clients: BTreeMap::new(),
+            next_client: FIRST_CLIENT,
+            jobs: Jobs::default(),
+            reaping: true,
+        })
+    }
+
+    /// Serves for ever; fails only when waiting itself fails.
+    pub fn run(&mut self) -> io::Result<std::convert::Infallible> {
+        loop {
+            let limit = self.reaping.then_some(Duration::ZERO);
+            for ready in self.epoll.wait(limit)? {
+                match ready.into() {
+                    Event::Connection => self.accept(),
+                    Event::ChildEnded => {
+                        self.children.clear();
+                        self.reaping = true;
+                    }
+                    Event::Client(client) => self.hear(client),
+                }
+            }
+            if self.reaping {
+                self.reap();
+            }
+            self.flush();
+        }
+    }
+
+    fn accept(&mut self) {
+        let Ok(socket) = self.listener.accept() else { return };
+        if self.clients.len() >= MAX_CLIENTS {
+            return;
+        }
+        let token = self.next_client;
+        let Ok(connection) = Connection::new(socket, &self.epoll, token, MAX_QUEUE) else { return };
+        self.next_client += 1;
+        self.clients.insert(token, Client { connection, greeted: false, idle_wanted: 0, lost: false });
+    }
+
+    /// Takes one request of a client: each has its turn.
+    fn hear(&mut self, token: u64) {
+        let Some(client) = self.clients.get_mut(&token) else { return };
+        match client.connection.receive::<Request>(MAX_PACKET) {
+            Ok(None) => {}
+            Ok(Some((Request::Hello { version }, _))) => self.greet(token, version),
+            Ok(Some((request, fds))) if client.greeted => self.obey(token, request, fds),
+            Ok(Some(_)) | Err(_) => client.lost = true,
+        }
+    }
+
+    fn greet(&mut self, token: u64, version: u32) {
+        let Some(client) = self.clients.get_mut(&token) else { return };
+        client.tell(&Reply::Hello { version: VERSION }, Vec::new());
+        if version != VERSION || std::mem::replace(&mut client.greeted, true) {
+            client.lost = true;
+            return;
+        }
+        for (job, state) in self.jobs.iter() {
+            let Ok(fds) = state.copy_outputs() else {
+                client.lost = true;
+                return;
+            };
+            client.tell(&Reply::Spawned { job, pid: state.pid }, fds);
+            if let Some(status) = state.status {
+                client.tell(&Reply::Exited { job, status }, Vec::new());
+            }
+        }
+    }
+
+    fn obey(&mut self, token: u64, request: Request, fds: Vec<OwnedFd>) {
+        match request {
+            Request::Hello { .. } => {}
+            Request::Spawn { job, process, outputs_given } => {
+                let (reply, outputs) = match self.start(job, &process, fds, outputs_given) {
+                    Ok((pid, outputs)) => (Reply::Spawned { job, pid }, outputs),
+                    Err((step, errno)) => (Reply::SpawnFailed { job, step, errno }, Vec::new()),
+                };
+                if let Some(client) = self.clients.get_mut(&token) {
+                    client.tell(&reply, outputs);
+                }
+            }
+            Request::SignalAll { signal } => {
+                // It fails only where there is nobody left to signal, which the reaping tells.
+                let _ = process::kill(-1, signal);
+                if let Some(client) = self.clients.get_mut(&token) {
+                    client.idle_wanted += 1;
+                }
+                self.reaping = true;
+            }
+            Request::KillJob { job } => self.kill_job(job),
+            Request::Release { job } => self.jobs.release(job),
+        }
+    }
+
+    fn start(
+        &mut self,
+        number: u32,
+        process: &crate::message::Process,
+        fds: Vec<OwnedFd>,
+        outputs_given: bool,
+    ) -> Result<(i32, Vec<OwnedFd>), (SpawnStep, i32)> {
+        if self.jobs.contains(number) {
+            return Err((SpawnStep::Request, launch::EEXIST));
+        }
+        let job = launch::launch(process, fds, outputs_given)?;
+        let pid = job.pid;
+        let outputs = job.copy_outputs();
+        self.jobs.insert(number, job);
+        match outputs {
+            Ok(outputs) => Ok((pid, outputs)),
+            Err(error) => {
+                // Nobody could read what it writes: it must not go on.
+                self.kill_job(number);
+                self.jobs.abandon(number);
+                Err((SpawnStep::Pipe, error.raw_os_error().unwrap_or(0)))
+            }
+        }
+    }
+
+    fn kill_job(&mut self, number: u32) {
+        if let Some(job) = self.jobs.get(number) {
+            self.proc.kill_all(job.pid, self.jobs.owns_session(number), &job.pipes);
+        }
+    }
+
+    /// Reaps some of the children that have ended, and tells the clients of those that are jobs.
+    fn reap(&mut self) {
+        for _ in 0..REAPED_PER_TURN {
+            match process::reap() {
+                Ok(Reaped::Child(pid, ending)) => self.end(pid, ending),
+                Ok(Reaped::Running) | Err(_) => {
+                    self.reaping = false;
+                    return;
+                }
+                Ok(Reaped::Childless) => {
+                    self.reaping = false;
+                    self.tell_idle();
+                    return;
+                }
+            }
+        }
+    }
+
+    fn end(&mut self, pid: i32, ending: Ending) {
+        let status = match ending {
+            Ending::Code(code) => WaitStatus::Code(code),
+            Ending::Signal(signal) => WaitStatus::Signal(signal),
+        };
+        let Some(job) = self.jobs.end(pid, status) else { return };
+        for client in self.clients.values_mut().filter(|client| client.greeted) {
+            client.tell(&Reply::Exited { job, status }, Vec::new());
+        }
+    }
+
+    fn tell_idle(&mut self) {
+        for client in self.clients.values_mut() {
+            for _ in 0..std::mem::take(&mut client.idle_wanted) {
+                client.tell(&Reply::Idle, Vec::new());
+            }
+        }
+    }
+
+    fn flush(&mut self) {
+        let epoll = &self.epoll;
+        self.clients.retain(|_, client| client.connection.flush(epoll).is_ok() && !client.lost);
+    }
+}
+
+impl Client {
+    fn tell(&mut self, reply: &Reply, fds: Vec<OwnedFd>) {
+        self.lost |= self.connection.send(reply, fds).is_err();
+    }
+}

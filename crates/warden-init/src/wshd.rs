@@ -1,0 +1,20 @@
+//! wshd's start.
+
+use std::io;
+
+use warden_linux::{limit, process, signal};
+
+use crate::server::Server;
+
+/// Serves the listening socket that is this process's stdin, for ever.
+pub fn run() -> io::Result<std::convert::Infallible> {
+    // Nothing that a tenant sends may act on this process: signals are only read, and of these only SIGCHLD.
+    signal::block_for_good()?;
+    process::set_umask(0o022);
+    process::set_name(c"wshd")?;
+    limit::raise_open_files()?;
+    let listener = process::inherited(0)?;
+    let null = std::fs::File::open("/dev/null")?;
+    process::place(std::os::fd::AsFd::as_fd(&null), 0)?;
+    Server::new(listener)?.run()
+}

@@ -1,0 +1,250 @@
+//! Processes: made by clone3, replaced by execveat, waited for by pidfd, signalled.
+#![allow(unsafe_code)]
+
+use std::ffi::{CStr, CString, c_char};
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::unix::fs::MetadataExt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use rustix::process::{Signal, WaitId, WaitIdOptions, WaitOptions};
+use rustix::thread::UnshareFlags;
+
+/// Namespaces of a new process.
+pub type Namespaces = UnshareFlags;
+
+/// CLONE_INTO_CGROUP; libc's constant is an int, in which this bit is lost.
+const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
+
+/// How a new process differs from its maker.
+#[derive(Clone, Copy, Debug)]
+pub struct ForkOptions<'a> {
+    /// What it does not share.
+    pub namespaces: Namespaces,
+    /// Whether it becomes a child of its maker's parent (CLONE_PARENT).
+    pub sibling: bool,
+    /// The version 2 cgroup in which it is born.
+    pub cgroup: Option<BorrowedFd<'a>>,
+}
+
+impl Default for ForkOptions<'_> {
+    fn default() -> Self {
+        Self { namespaces: Namespaces::empty(), sibling: false, cgroup: None }
+    }
+}
+
+/// A process that was just made.
+#[derive(Debug)]
+pub struct Child {
+    /// Its id, as its maker sees it.
+    pub pid: i32,
+    /// Its pidfd, close-on-exec.
+    pub pidfd: OwnedFd,
+}
+
+/// How a process ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ending {
+    /// It exited with this code.
+    Code(u8),
+    /// This signal killed it.
+    Signal(i32),
+}
+
+/// What [`reap`] found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reaped {
+    /// A child that ended.
+    Child(i32, Ending),
+    /// Children, all of which still run.
+    Running,
+    /// No child at all.
+    Childless,
+}
+
+/// Makes a copy of this process that does `work` and exits with the status that it returns.
+///
+/// Fails with `EDEADLK` in a process of several threads: the copy could find a lock taken for ever.
+pub fn fork(options: ForkOptions<'_>, work: impl FnOnce() -> u8) -> io::Result<Child> {
+    if std::fs::metadata("/proc/self/task")?.nlink() != 3 {
+        return Err(io::Error::from_raw_os_error(libc::EDEADLK));
+    }
+    let mut pidfd: RawFd = -1;
+    // SAFETY: clone_args is plain data, for which zeroes are a value that the kernel defines.
+    let mut arguments: libc::clone_args = unsafe { std::mem::zeroed() };
+    arguments.flags = u64::from(options.namespaces.bits()) | libc::CLONE_PIDFD as u64;
+    arguments.pidfd = &raw mut pidfd as u64;
+    if options.sibling {
+        arguments.flags |= libc::CLONE_PARENT as u64;
+    } else {
+        arguments.exit_signal = libc::SIGCHLD as u64;
+    }
+    if let Some(cgroup) = options.cgroup {
+        arguments.flags |= CLONE_INTO_CGROUP;
+        arguments.cgroup = cgroup.as_raw_fd() as u64;
+    }
+    // SAFETY: without CLONE_VM the child has its own copy of all memory and, the only thread being this one, no lock
+    // in it is held by anyone else; the kernel reads `arguments` and writes `pidfd`, both of which live until then.
+    let pid = unsafe { libc::syscall(libc::SYS_clone3, &raw mut arguments, size_of::<libc::clone_args>()) };
+    match pid {
+        -1 => Err(io::Error::last_os_error()),
+        0 => exit(catch_unwind(AssertUnwindSafe(work)).unwrap_or(101)),
+        // SAFETY: the kernel stored a new descriptor, close-on-exec, that nothing else owns.
+        pid => Ok(Child { pid: pid as i32, pidfd: unsafe { OwnedFd::from_raw_fd(pidfd) } }),
+    }
+}
+
+/// Ends this process at once, without any handler.
+pub fn exit(status: u8) -> ! {
+    // SAFETY: _exit touches no memory of this process.
+    unsafe { libc::_exit(i32::from(status)) }
+}
+
+/// Replaces this process's program by the one behind a descriptor, which may be O_PATH; returns only when that failed.
+pub fn execute(program: BorrowedFd<'_>, arguments: &[CString], environment: &[CString]) -> io::Error {
+    let (arguments, environment) = (pointers(arguments), pointers(environment));
+    // SAFETY: both arrays end with a null pointer and point to strings that outlive the call.
+    unsafe {
+        libc::syscall(
+            libc::SYS_execveat,
+            program.as_raw_fd(),
+            c"".as_ptr(),
+            arguments.as_ptr(),
+            environment.as_ptr(),
+            libc::AT_EMPTY_PATH,
+        )
+    };
+    io::Error::last_os_error()
+}
+
+/// The form in which execve takes strings; valid as long as they are.
+pub(crate) fn pointers(strings: &[CString]) -> Vec<*const c_char> {
+    strings.iter().map(|string| string.as_ptr()).chain([std::ptr::null()]).collect()
+}
+
+/// Gives a descriptor a number that survives exec, closing what had it.
+pub fn place(fd: BorrowedFd<'_>, number: RawFd) -> io::Result<()> {
+    if fd.as_raw_fd() == number {
+        rustix::io::fcntl_setfd(fd, rustix::io::FdFlags::empty())?;
+        return Ok(());
+    }
+    // SAFETY: dup2 touches no memory; the callers own the numbers that they choose, which are those of a program's
+    // convention (0, 1, 2 and what it inherits).
+    match unsafe { libc::dup2(fd.as_raw_fd(), number) } {
+        -1 => Err(io::Error::last_os_error()),
+        _ => Ok(()),
+    }
+}
+
+/// Takes a descriptor that this process was started with: a close-on-exec copy of it.
+pub fn inherited(number: RawFd) -> io::Result<OwnedFd> {
+    // SAFETY: F_DUPFD_CLOEXEC only reads the number, which fails with EBADF when it is not open.
+    match unsafe { libc::fcntl(number, libc::F_DUPFD_CLOEXEC, 3) } {
+        -1 => Err(io::Error::last_os_error()),
+        // SAFETY: the kernel returned a new descriptor that nothing else owns.
+        copy => Ok(unsafe { OwnedFd::from_raw_fd(copy) }),
+    }
+}
+
+/// Closes a descriptor that this process was started with and that no value owns.
+pub fn close_inherited(number: RawFd) {
+    // SAFETY: close touches no memory; by the function's contract no owner of this number exists.
+    unsafe { libc::close(number) };
+}
+
+/// Opens a pidfd of a process.
+pub fn open_pidfd(pid: i32) -> io::Result<OwnedFd> {
+    let pid = rustix::process::Pid::from_raw(pid).ok_or(rustix::io::Errno::SRCH)?;
+    Ok(rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty())?)
+}
+
+/// Kills the process behind a pidfd; one that has ended already is no error.
+pub fn kill_by_pidfd(pidfd: BorrowedFd<'_>) -> io::Result<()> {
+    match rustix::process::pidfd_send_signal(pidfd, Signal::KILL) {
+        Ok(()) | Err(rustix::io::Errno::SRCH) => Ok(()),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Waits until a child ends, and reaps it.
+pub fn wait(pidfd: BorrowedFd<'_>) -> io::Result<Ending> {
+    loop {
+        match rustix::process::waitid(WaitId::PidFd(pidfd.as_fd()), WaitIdOptions::EXITED) {
+            Ok(Some(status)) => {
+                return Ok(match (status.exit_status(), status.terminating_signal()) {
+                    (Some(code), _) => Ending::Code(code as u8),
+                    (None, signal) => Ending::Signal(signal.unwrap_or(0)),
+                });
+            }
+            Ok(None) | Err(rustix::io::Errno::INTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+}
+
+/// Reaps one child that has ended, without waiting.
+pub fn reap() -> io::Result<Reaped> {
+    match rustix::process::wait(WaitOptions::NOHANG) {
+        Ok(Some((pid, status))) => {
+            let ending = match (status.exit_status(), status.terminating_signal()) {
+                (Some(code), _) => Ending::Code(code as u8),
+                (None, signal) => Ending::Signal(signal.unwrap_or(0)),
+            };
+            Ok(Reaped::Child(pid.as_raw_nonzero().get(), ending))
+        }
+        Ok(None) => Ok(Reaped::Running),
+        Err(rustix::io::Errno::CHILD) => Ok(Reaped::Childless),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Sends a signal as kill(2) does: -1 stands for every process that this one may signal, but itself and init.
+pub fn kill(pid: i32, signal: i32) -> io::Result<()> {
+    // SAFETY: kill touches no memory of this process.
+    match unsafe { libc::kill(pid, signal) } {
+        -1 => Err(io::Error::last_os_error()),
+        _ => Ok(()),
+    }
+}
+
+/// This process's id.
+pub fn id() -> i32 {
+    rustix::process::getpid().as_raw_nonzero().get()
+}
+
+/// The id of the process that made this one, or that adopted it.
+pub fn parent_id() -> i32 {
+    rustix::process::getppid().map_or(0, |pid| pid.as_raw_nonzero().get())
+}
+
+/// Becomes the leader of a new session.
+pub fn new_session() -> io::Result<()> {
+    rustix::process::setsid()?;
+    Ok(())
+}
+
+/// Names this process in /proc/self/comm (at most 15 bytes are kept).
+pub fn set_name(name: &CStr) -> io::Result<()> {
+    Ok(rustix::thread::set_name(name)?)
+}
+
+/// Has the kernel kill this process when the thread that made it ends.
+pub fn die_with_parent() -> io::Result<()> {
+    Ok(rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?)
+}
+
+/// Becomes this user and group, real, effective and saved, without supplementary groups.
+///
+/// The calling thread alone: glibc's promise for all threads needs memory that a copy of a process may not have.
+pub fn set_ids(user: u32, group: u32) -> io::Result<()> {
+    let (uid, gid) = (rustix::process::Uid::from_raw(user), rustix::process::Gid::from_raw(group));
+    rustix::thread::set_thread_res_gid(gid, gid, gid)?;
+    rustix::thread::set_thread_groups(&[])?;
+    rustix::thread::set_thread_res_uid(uid, uid, uid)?;
+    Ok(())
+}
+
+/// Sets the mask of permission bits that new files lack.
+pub fn set_umask(mask: u32) {
+    rustix::process::umask(rustix::fs::Mode::from_raw_mode(mask));
+}

@@ -1,0 +1,81 @@
+//! Masks of signals, and signals read from a descriptor.
+#![allow(unsafe_code)]
+
+use std::io;
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, BorrowedFd, FromRawFd, OwnedFd};
+
+/// Keeps signals blocked in this thread until it is dropped.
+#[derive(Debug)]
+#[must_use = "dropping it restores the mask"]
+pub struct Blocked(libc::sigset_t);
+
+impl Drop for Blocked {
+    fn drop(&mut self) {
+        // SAFETY: the set is the one that the kernel gave when it was replaced.
+        unsafe { libc::sigprocmask(libc::SIG_SETMASK, &raw const self.0, std::ptr::null_mut()) };
+    }
+}
+
+/// Blocks every signal in this thread.
+pub fn block_all() -> io::Result<Blocked> {
+    let mut all = MaybeUninit::uninit();
+    let mut before = MaybeUninit::uninit();
+    // SAFETY: sigfillset initializes `all`; the kernel writes `before`; both live through the calls, and `before` is
+    // read only after success.
+    unsafe {
+        libc::sigfillset(all.as_mut_ptr());
+        match libc::sigprocmask(libc::SIG_SETMASK, all.as_ptr(), before.as_mut_ptr()) {
+            0 => Ok(Blocked(before.assume_init())),
+            _ => Err(io::Error::last_os_error()),
+        }
+    }
+}
+
+/// Blocks every signal for the rest of this process's life: what must be known is read from descriptors.
+pub fn block_for_good() -> io::Result<()> {
+    std::mem::forget(block_all()?);
+    Ok(())
+}
+
+/// Unblocks every signal. Async-signal-safe.
+pub(crate) fn unblock_all() {
+    let mut none = MaybeUninit::uninit();
+    // SAFETY: sigemptyset initializes `none`, which lives through the call.
+    unsafe {
+        libc::sigemptyset(none.as_mut_ptr());
+        libc::sigprocmask(libc::SIG_SETMASK, none.as_ptr(), std::ptr::null_mut());
+    }
+}
+
+/// A descriptor that is readable when a child has ended. Never blocks.
+#[derive(Debug)]
+pub struct ChildSignal(OwnedFd);
+
+impl ChildSignal {
+    /// Opens it; SIGCHLD must be blocked already.
+    pub fn open() -> io::Result<Self> {
+        let mut set = MaybeUninit::uninit();
+        // SAFETY: sigemptyset initializes `set` before it is used; the returned descriptor is new.
+        unsafe {
+            libc::sigemptyset(set.as_mut_ptr());
+            libc::sigaddset(set.as_mut_ptr(), libc::SIGCHLD);
+            match libc::signalfd(-1, set.as_ptr(), libc::SFD_CLOEXEC | libc::SFD_NONBLOCK) {
+                -1 => Err(io::Error::last_os_error()),
+                fd => Ok(Self(OwnedFd::from_raw_fd(fd))),
+            }
+        }
+    }
+
+    /// Forgets the signals that have come; what they tell is asked of the kernel.
+    pub fn clear(&self) {
+        let mut record = [0; size_of::<libc::signalfd_siginfo>()];
+        while rustix::io::read(&self.0, &mut record).is_ok() {}
+    }
+}
+
+impl AsFd for ChildSignal {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}

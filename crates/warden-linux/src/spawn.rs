@@ -1,0 +1,248 @@
+//! Starting a program the way vfork does: the child borrows this process's memory until it has become the program, so
+//! that a start costs the same however large this process is, and its failures come back as values.
+#![allow(unsafe_code)]
+
+use std::ffi::{CStr, CString, c_char, c_int, c_void};
+use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
+
+use crate::limit::Limit;
+use crate::process::pointers;
+
+/// Bytes of stack that the child has until exec.
+const STACK: usize = 64 * 1024;
+
+/// A program and the state in which it starts.
+#[derive(Debug)]
+pub struct Program<'a> {
+    /// Its path.
+    pub path: &'a CStr,
+    /// Its arguments, from argv[0] on.
+    pub arguments: &'a [CString],
+    /// Its whole environment.
+    pub environment: &'a [CString],
+    /// Its working directory, entered as its user.
+    pub directory: &'a CStr,
+    /// Its stdin, stdout and stderr, each of a number above 2.
+    pub stdio: [BorrowedFd<'a>; 3],
+    /// Its user.
+    pub user: u32,
+    /// Its only group.
+    pub group: u32,
+    /// Its resource limits; where the kernel refuses a raise, the highest value that it grants is set.
+    pub limits: &'a [Limit],
+    /// The permission bits that its new files lack.
+    pub umask: u32,
+}
+
+/// What was being done when a start failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(missing_docs, reason = "each is named for its system call")]
+pub enum Stage {
+    Clone,
+    Session,
+    Descriptors,
+    Limits,
+    Ids,
+    Directory,
+    Exec,
+}
+
+/// A start that failed.
+#[derive(Debug, thiserror::Error)]
+#[error("start a program: {stage:?}")]
+pub struct SpawnError {
+    /// What was being done.
+    pub stage: Stage,
+    /// The kernel's answer.
+    pub source: io::Error,
+}
+
+/// What the child reads, all of it made before it exists, and where it leaves its failure.
+struct Orders<'a> {
+    program: &'a Program<'a>,
+    arguments: Vec<*const c_char>,
+    environment: Vec<*const c_char>,
+    failure: Option<(Stage, c_int)>,
+}
+
+/// Starts a program as the leader of a new session, without any other descriptor or signal state of this process;
+/// gives its process id.
+pub fn spawn(program: &Program<'_>) -> Result<i32, SpawnError> {
+    if program.stdio.iter().any(|fd| fd.as_raw_fd() <= 2) {
+        return Err(failure(Stage::Descriptors, libc::EINVAL));
+    }
+    let mut orders = Orders {
+        program,
+        arguments: pointers(program.arguments),
+        environment: pointers(program.environment),
+        failure: None,
+    };
+    let mut stack = Vec::<u128>::with_capacity(STACK / size_of::<u128>());
+    let blocked = crate::signal::block_all().map_err(|source| SpawnError { stage: Stage::Clone, source })?;
+    // SAFETY: CLONE_VFORK suspends this thread until the child has ended or become a program, so `orders` and `stack`
+    // outlive the child's use of them; the stack's end is aligned as its element; all signals are blocked, so no
+    // handler runs in the child on this memory. `child` calls nothing that allocates, locks or unwinds.
+    let pid = unsafe {
+        let top = stack.as_mut_ptr().add(stack.capacity()).cast::<c_void>();
+        let flags = libc::CLONE_VM | libc::CLONE_VFORK | libc::SIGCHLD;
+        libc::clone(child, top, flags, (&raw mut orders).cast())
+    };
+    let error = io::Error::last_os_error();
+    drop(blocked);
+    match (pid, orders.failure) {
+        (-1, _) => Err(SpawnError { stage: Stage::Clone, source: error }),
+        (pid, None) => Ok(pid),
+        (pid, Some((stage, errno))) => {
+            // SAFETY: waits for this child alone and stores nothing.
+            unsafe { libc::waitpid(pid, std::ptr::null_mut(), 0) };
+            Err(failure(stage, errno))
+        }
+    }
+}
+
+fn failure(stage: Stage, errno: c_int) -> SpawnError {
+    SpawnError { stage, source: io::Error::from_raw_os_error(errno) }
+}
+
+/// The child's whole life before exec.
+extern "C" fn child(orders: *mut c_void) -> c_int {
+    // SAFETY: the parent passes its `Orders` and is suspended, so this is the only reference in use.
+    let orders = unsafe { &mut *orders.cast::<Orders<'_>>() };
+    let Err(stage) = become_program(orders);
+    // SAFETY: errno is a plain thread-local integer, which the child shares with its suspended parent.
+    orders.failure = Some((stage, unsafe { *libc::__errno_location() }));
+    127
+}
+
+/// Does each step; gives the one that failed, with errno as the step left it.
+fn become_program(orders: &Orders<'_>) -> Result<std::convert::Infallible, Stage> {
+    let program = orders.program;
+    reset_handlers();
+    // SAFETY: async-signal-safe, as all calls below.
+    check(Stage::Session, unsafe { libc::setsid() }.into())?;
+    take_descriptors(&program.stdio)?;
+    for limit in program.limits {
+        check(Stage::Limits, limit.set_nearest().into())?;
+    }
+    // The ids are set by raw calls: the C library's would signal its threads, which are the parent's.
+    // SAFETY: a length of 0 leaves the null pointer unread.
+    check(Stage::Ids, unsafe { libc::syscall(libc::SYS_setgroups, 0, std::ptr::null::<u32>()) })?;
+    let (user, group) = (program.user, program.group);
+    // SAFETY: touches no memory.
+    check(Stage::Ids, unsafe { libc::syscall(libc::SYS_setresgid, group, group, group) })?;
+    // Capabilities, no_new_privs and seccomp belong here, around the change of the user.
+    // SAFETY: touches no memory.
+    check(Stage::Ids, unsafe { libc::syscall(libc::SYS_setresuid, user, user, user) })?;
+    // SAFETY: the path is a C string.
+    check(Stage::Directory, unsafe { libc::chdir(program.directory.as_ptr()) }.into())?;
+    // SAFETY: umask only swaps a number.
+    unsafe { libc::umask(program.umask) };
+    crate::signal::unblock_all();
+    // SAFETY: the path is a C string, and both arrays end with a null pointer.
+    unsafe {
+        libc::execve(program.path.as_ptr(), orders.arguments.as_ptr(), orders.environment.as_ptr());
+    }
+    Err(Stage::Exec)
+}
+
+fn check(stage: Stage, result: i64) -> Result<(), Stage> {
+    if result == -1 { Err(stage) } else { Ok(()) }
+}
+
+/// Gives every signal its default action: exec keeps the ignored ones ignored.
+fn reset_handlers() {
+    // The kernel's struct sigaction: handler (SIG_DFL), flags, restorer, mask. The C library's call spares the signals
+    // that it keeps for itself, which this process may have inherited as ignored.
+    let default = [0_u64; 4];
+    for signal in 1..=64 {
+        // SAFETY: the kernel reads `default`, which is as large as its structure on every 64-bit machine; the child has
+        // its own table of handlers (no CLONE_SIGHAND). KILL and STOP only return an error.
+        unsafe {
+            libc::syscall(
+                libc::SYS_rt_sigaction,
+                signal,
+                default.as_ptr(),
+                std::ptr::null::<u64>(),
+                size_of::<u64>(),
+            )
+        };
+    }
+}
+
+/// Makes the three descriptors 0, 1 and 2, and lets exec close all others.
+fn take_descriptors(stdio: &[BorrowedFd<'_>; 3]) -> Result<(), Stage> {
+    for (number, fd) in stdio.iter().enumerate() {
+        // SAFETY: dup2 touches no memory; the child has its own table of descriptors (no CLONE_FILES).
+        check(Stage::Descriptors, unsafe { libc::dup2(fd.as_raw_fd(), number as RawFd) }.into())?;
+    }
+    // SAFETY: as above.
+    let closed = unsafe { libc::syscall(libc::SYS_close_range, 3, u32::MAX, libc::CLOSE_RANGE_CLOEXEC) };
+    check(Stage::Descriptors, closed)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::File;
+    use std::io::{Read, Seek};
+    use std::os::fd::AsFd;
+
+    use super::*;
+
+    fn run(script: &str, limits: &[Limit]) -> Result<(c_int, String), SpawnError> {
+        let null = File::open("/dev/null").unwrap();
+        let mut out = tempfile::tempfile().unwrap();
+        let arguments = [c"/bin/sh", c"-c"].map(CString::from).into_iter();
+        let arguments: Vec<_> = arguments.chain([CString::new(script).unwrap()]).collect();
+        let environment = [c"A=b".to_owned()];
+        // SAFETY: these calls only read this process's ids.
+        let (user, group) = unsafe { (libc::getuid(), libc::getgid()) };
+        let pid = spawn(&Program {
+            path: if script.is_empty() { c"/nowhere" } else { c"/bin/sh" },
+            arguments: &arguments,
+            environment: &environment,
+            directory: if script == "lost" { c"/nowhere" } else { c"/" },
+            stdio: [null.as_fd(), out.as_fd(), out.as_fd()],
+            user,
+            group,
+            limits,
+            umask: 0o27,
+        })?;
+        let mut status = 0;
+        // SAFETY: `status` lives through the call.
+        assert_eq!(unsafe { libc::waitpid(pid, &raw mut status, 0) }, pid);
+        let mut text = String::new();
+        out.rewind().unwrap();
+        out.read_to_string(&mut text).unwrap();
+        Ok((libc::WEXITSTATUS(status), text))
+    }
+
+    #[test]
+    fn a_program_starts_in_the_stated_state() {
+        let nofile = Limit { resource: libc::RLIMIT_NOFILE, soft: 77, hard: 77 };
+        let script = "umask; pwd; ulimit -n; ls /proc/self/fd | wc -l; echo $A; grep Sig[BI] /proc/self/status; exit 3";
+        let (code, text) = run(script, &[nofile]).unwrap();
+        let none = "0000000000000000";
+        assert_eq!(code, 3);
+        assert_eq!(text, format!("0027\n/\n77\n4\nb\nSigBlk:\t{none}\nSigIgn:\t{none}\n"));
+    }
+
+    #[test]
+    fn a_limit_beyond_the_grantable_is_set_to_the_nearest() {
+        let beyond = Limit { resource: libc::RLIMIT_NOFILE, soft: 1 << 40, hard: 1 << 40 };
+        let (code, text) = run("ulimit -n", &[beyond]).unwrap();
+        assert_eq!(code, 0);
+        assert!(text.trim().parse::<u64>().unwrap() > 0, "{text}");
+    }
+
+    #[test]
+    fn a_failure_names_its_stage() {
+        let exec = run("", &[]).unwrap_err();
+        assert_eq!((exec.stage, exec.source.raw_os_error()), (Stage::Exec, Some(libc::ENOENT)));
+        let directory = run("lost", &[]).unwrap_err();
+        assert_eq!(
+            (directory.stage, directory.source.raw_os_error()),
+            (Stage::Directory, Some(libc::ENOENT))
+        );
+    }
+}
