@@ -1,4 +1,11 @@
 //! iomux, the supervisor of one container (the field's word is shim): keeps its jobs' output and exit statuses
 //! while the daemon comes and goes.
 
+mod client;
+mod job;
+pub mod layout;
 pub mod message;
+mod start;
+mod supervisor;
+
+pub use start::{Failure, run};

@@ -1,0 +1,173 @@
+//! One running job: its files, its pipes and how much of them is kept.
+
+use std::fs::{self, File};
+use std::io;
+use std::os::fd::OwnedFd;
+use std::path::Path;
+
+use warden_init::message::WaitStatus;
+
+use crate::layout::Layout;
+use crate::message::{Exit, ExitCause, Output};
+use stream::{Store, Stream};
+use syslog::LineLog;
+
+mod stream;
+mod syslog;
+
+/// Priorities of the log's lines (RFC 3164): facility user; info for stdout, error for stderr.
+const PRIORITIES: [u8; 2] = [14, 11];
+
+/// Bytes moved at a time.
+pub(crate) const CHUNK: usize = 64 * 1024;
+
+/// The two streams of a job.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Channel {
+    Stdout = 0,
+    Stderr = 1,
+}
+
+impl Channel {
+    pub(crate) const BOTH: [Self; 2] = [Self::Stdout, Self::Stderr];
+}
+
+/// What came of moving some output.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Moved {
+    /// Nothing was there.
+    Nothing,
+    /// Some bytes, of which there may be more.
+    Some,
+    /// The pipe has ended: it is to be taken away.
+    Closed,
+    /// The job is to be killed and its pipes taken away: its output passed the limit or cannot be stored.
+    Fatal,
+}
+
+/// A job that has not ended.
+pub(crate) struct Job {
+    streams: [Stream; 2],
+    /// How many bytes more may be stored; none when the limit does not count.
+    allowance: Option<u64>,
+    /// Why the job is being killed.
+    fatal: Option<ExitCause>,
+    /// Whether wshd said that it runs.
+    pub(crate) spawned: bool,
+    /// Whether its output is read from pipes at all.
+    pub(crate) piped: bool,
+}
+
+impl Job {
+    /// Makes a job's directory and files; nothing is left of it when that fails.
+    pub(crate) fn create(layout: &Layout, number: u32, output: &Output) -> io::Result<Self> {
+        fs::create_dir(layout.job(number))?;
+        Self::open(layout, number, output).inspect_err(|_| remove(layout, number))
+    }
+
+    fn open(layout: &Layout, number: u32, output: &Output) -> io::Result<Self> {
+        let stream = |path: &Path, priority| -> io::Result<Stream> {
+            let file = File::create_new(path)?;
+            let store = if output.discard { Store::Nowhere } else { Store::File(file) };
+            let log = output.log.as_ref().map(|log| LineLog::new(log, priority)).transpose()?;
+            Ok(Stream::new(store, log))
+        };
+        let streams =
+            [stream(&layout.stdout(number), PRIORITIES[0])?, stream(&layout.stderr(number), PRIORITIES[1])?];
+        Ok(Self {
+            streams,
+            allowance: (!output.discard).then_some(output.limit),
+            fatal: None,
+            spawned: false,
+            piped: !output.discard || output.log.is_some(),
+        })
+    }
+
+    /// Takes the read ends of its pipes.
+    pub(crate) fn connect(&mut self, pipes: [OwnedFd; 2]) {
+        for (stream, pipe) in self.streams.iter_mut().zip(pipes) {
+            stream.pipe = Some(pipe.into());
+        }
+    }
+
+    /// The pipe of a stream, while it is read.
+    pub(crate) fn pipe(&self, channel: Channel) -> Option<&File> {
+        self.streams[channel as usize].pipe.as_ref()
+    }
+
+    /// Takes a pipe away: it is read no more.
+    pub(crate) fn take_pipe(&mut self, channel: Channel) -> Option<File> {
+        self.streams[channel as usize].pipe.take()
+    }
+
+    /// The stored lengths of stdout and stderr.
+    pub(crate) fn lengths(&self) -> (u64, u64) {
+        (self.streams[0].stored, self.streams[1].stored)
+    }
+
+    /// Moves at most one buffer of what a pipe holds.
+    pub(crate) fn advance(&mut self, channel: Channel, buffer: &mut [u8]) -> Moved {
+        let moved = self.streams[channel as usize].advance(buffer, &mut self.allowance);
+        match moved {
+            Ok(Moved::Fatal) => self.give_up(ExitCause::OutputLimit),
+            Ok(moved) => moved,
+            Err(error) => self.give_up(ExitCause::OutputFailed(error.raw_os_error().unwrap_or(0))),
+        }
+    }
+
+    fn give_up(&mut self, cause: ExitCause) -> Moved {
+        self.fatal.get_or_insert(cause);
+        Moved::Fatal
+    }
+
+    /// Moves what the pipes hold at this moment, and no more: other processes may keep writing to them. Says whether
+    /// the job's processes have to be killed.
+    pub(crate) fn drain(&mut self, buffer: &mut [u8]) -> bool {
+        for channel in Channel::BOTH {
+            let Some(pipe) = self.pipe(channel) else { continue };
+            let mut left = warden_linux::file::readable_bytes(pipe).unwrap_or(0);
+            while left > 0 {
+                let size = usize::try_from(left).map_or(buffer.len(), |left| left.min(buffer.len()));
+                left -= size as u64;
+                match self.advance(channel, &mut buffer[..size]) {
+                    Moved::Some => {}
+                    Moved::Nothing | Moved::Closed => break,
+                    Moved::Fatal => return true,
+                }
+            }
+        }
+        false
+    }
+
+    /// Ends the job: its log is complete. Its own cause of death comes before what wshd saw of it.
+    pub(crate) fn finish(mut self, status: Option<WaitStatus>) -> Exit {
+        for stream in &mut self.streams {
+            stream.finish();
+        }
+        let cause = self.fatal.unwrap_or(match status {
+            Some(WaitStatus::Code(code)) => ExitCause::Code(code),
+            Some(WaitStatus::Signal(signal)) => ExitCause::Signal(signal),
+            None => ExitCause::InitDied,
+        });
+        let (stdout, stderr) = self.lengths();
+        Exit { cause, stdout, stderr }
+    }
+}
+
+/// Removes a job's directory, of a job that never ran.
+pub(crate) fn remove(layout: &Layout, number: u32) {
+    if let Err(error) = fs::remove_dir_all(layout.job(number)) {
+        eprintln!("iomux: remove {}: {error}", layout.job(number).display());
+    }
+}
+
+/// Writes a job's end to its directory, whole or not at all.
+pub(crate) fn write_exit(layout: &Layout, number: u32, exit: &Exit) -> io::Result<()> {
+    let path = layout.exit(number);
+    let new = path.with_extension("json.new");
+    fs::write(&new, serde_json::to_vec(exit)?)?;
+    fs::rename(&new, &path)
+}
+
+#[cfg(test)]
+mod tests;

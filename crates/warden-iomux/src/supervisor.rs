@@ -1,0 +1,413 @@
+//! iomux's loop: what clients ask, what wshd answers, and what the jobs' pipes hold.
+//!
+//! A job is created with its directory, is `spawned` when wshd says that it runs, and ends when wshd says that its
+//! process ended: what its pipes hold at that moment is stored, its end is written, wshd may forget it, the clients are
+//! told, in this order. When wshd is dead, every job that is left ends so, and then iomux.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::time::{Duration, Instant};
+
+use warden_init::build::{Init, SetupError};
+use warden_init::message as inside;
+use warden_linux::epoll::{Epoll, Interest};
+use warden_linux::process;
+use warden_linux::socket::{PacketListener, PacketSocket};
+
+use crate::client::Client;
+use crate::job::{self, CHUNK, Channel, Job, Moved};
+use crate::layout::Layout;
+use crate::message::{Event, Exit, MAX_PACKET, Output, Request, Step, VERSION};
+use ended::Ended;
+use init::InitLink;
+use token::Token;
+
+mod ended;
+mod init;
+mod token;
+
+/// Clients at a time.
+const MAX_CLIENTS: usize = 64;
+
+/// Replies of wshd taken in a row.
+const REPLIES_PER_TURN: usize = 64;
+
+/// How long the last events wait for clients that do not read.
+const FAREWELL: Duration = Duration::from_secs(10);
+
+/// The supervisor of one container.
+pub(crate) struct Supervisor {
+    epoll: Epoll,
+    layout: Layout,
+    listener: PacketListener,
+    clients: BTreeMap<u64, Client>,
+    next_client: u64,
+    init: Option<InitLink>,
+    jobs: BTreeMap<u32, Job>,
+    ended: Ended,
+    /// The clients that wait for Idle, in the order in which they asked.
+    idle_askers: VecDeque<u64>,
+    buffer: Vec<u8>,
+    gone: bool,
+}
+
+impl Supervisor {
+    /// Prepares; `control` is a client from the start.
+    pub(crate) fn new(
+        layout: Layout,
+        listener: PacketListener,
+        control: Option<PacketSocket>,
+    ) -> io::Result<Self> {
+        let epoll = Epoll::new()?;
+        epoll.add(&listener, Token::Listener.into(), Interest::Read)?;
+        let mut supervisor = Self {
+            epoll,
+            layout,
+            listener,
+            clients: BTreeMap::new(),
+            next_client: 0,
+            init: None,
+            jobs: BTreeMap::new(),
+            ended: Ended::default(),
+            idle_askers: VecDeque::new(),
+            buffer: vec![0; CHUNK],
+            gone: false,
+        };
+        if let Some(control) = control {
+            supervisor.add_client(control)?.greet();
+        }
+        Ok(supervisor)
+    }
+
+    /// Takes the container's init and a connection to it.
+    pub(crate) fn take_init(&mut self, init: &Init, socket: PacketSocket) -> io::Result<()> {
+        self.init = Some(InitLink::new(init, socket, &self.epoll)?);
+        Ok(())
+    }
+
+    /// Tells the clients that there will be no container.
+    pub(crate) fn report_setup_failure(&mut self, error: &SetupError) {
+        self.tell(&Event::SetupFailed {
+            step: error.step.as_str().into(),
+            object: error.object.clone(),
+            errno: error.errno,
+        });
+        self.say_farewell();
+    }
+
+    /// Supervises until the container is gone; fails only when waiting itself fails.
+    pub(crate) fn run(&mut self) -> io::Result<()> {
+        while !self.gone {
+            self.flush();
+            for ready in self.epoll.wait(None)? {
+                self.handle(ready.token.into());
+            }
+        }
+        self.say_farewell();
+        Ok(())
+    }
+
+    fn handle(&mut self, token: Token) {
+        match token {
+            Token::Listener => self.accept(),
+            Token::Init => self.hear_init(),
+            Token::InitEnded => self.bury_init(),
+            Token::Client(client) => self.hear(client),
+            Token::Stream(job, channel) => self.advance(job, channel),
+        }
+    }
+
+    // Clients
+
+    fn accept(&mut self) {
+        let Ok(socket) = self.listener.accept() else { return };
+        if self.clients.len() < MAX_CLIENTS
+            && let Err(error) = self.add_client(socket)
+        {
+            eprintln!("iomux: take a client: {error}");
+        }
+    }
+
+    fn add_client(&mut self, socket: PacketSocket) -> io::Result<&mut Client> {
+        let number = self.next_client;
+        let client = Client::new(socket, &self.epoll, Token::Client(number).into())?;
+        self.next_client += 1;
+        Ok(self.clients.entry(number).or_insert(client))
+    }
+
+    fn hear(&mut self, number: u64) {
+        let Some(client) = self.clients.get_mut(&number) else { return };
+        match client.connection.receive::<Request>(MAX_PACKET) {
+            Ok(None) => {}
+            Ok(Some((Request::Hello { version }, _))) if !client.greeted => self.greet(number, version),
+            Ok(Some((request, fds))) if client.greeted => self.obey(number, request, fds),
+            Ok(Some(_)) | Err(_) => client.lost = true,
+        }
+    }
+
+    fn greet(&mut self, number: u64, version: u32) {
+        self.ended.forget_removed(&self.layout);
+        let Some(client) = self.clients.get_mut(&number) else { return };
+        client.greeted = true;
+        // The control client listens from the start and has missed nothing.
+        let informed = client.listening;
+        if !informed {
+            client.greet();
+        }
+        client.lost |= version != VERSION;
+        if informed || client.lost {
+            return;
+        }
+        if let Some(init_pid) = self.init.as_ref().and_then(InitLink::ready_pid) {
+            client.tell(&Event::Ready { init_pid });
+        }
+        for (job, exit) in self.ended.iter() {
+            client.tell(&Event::Ended { job, exit });
+        }
+        for (job, state) in self.jobs.iter().filter(|(_, state)| state.spawned) {
+            let (stdout, stderr) = state.lengths();
+            client.tell(&Event::Output { job: *job, stdout, stderr });
+        }
+    }
+
+    fn obey(&mut self, client: u64, request: Request, fds: Vec<OwnedFd>) {
+        match request {
+            Request::Hello { .. } => {
+                if let Some(client) = self.clients.get_mut(&client) {
+                    client.lost = true;
+                }
+            }
+            Request::Spawn { job, process, output } => {
+                if let Err((step, errno)) = self.spawn(job, process, &output, fds) {
+                    self.tell(&Event::SpawnFailed { job, step, errno });
+                }
+            }
+            Request::SignalAll { signal } => {
+                self.idle_askers.push_back(client);
+                self.ask_init(&inside::Request::SignalAll { signal }, Vec::new());
+            }
+            Request::Kill => self.kill_init(),
+        }
+    }
+
+    fn tell(&mut self, event: &Event) {
+        for client in self.clients.values_mut() {
+            client.tell(event);
+        }
+    }
+
+    fn flush(&mut self) {
+        if let Some(init) = &mut self.init
+            && init.flush(&self.epoll).is_err()
+        {
+            self.kill_init();
+        }
+        let (epoll, jobs) = (&self.epoll, &self.jobs);
+        let lengths = |job| jobs.get(&job).map(Job::lengths);
+        self.clients.retain(|_, client| client.flush(epoll, lengths).is_ok() && !client.lost);
+    }
+
+    /// Waits a while until every client has taken its last events.
+    fn say_farewell(&mut self) {
+        let deadline = Instant::now() + FAREWELL;
+        loop {
+            self.flush();
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() || self.clients.values().all(|client| client.connection.is_flushed()) {
+                return;
+            }
+            // A client that only hangs up or asks on is ready at once, each time.
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    // The init
+
+    fn ask_init(&mut self, request: &inside::Request, fds: Vec<OwnedFd>) {
+        let Some(init) = &mut self.init else { return };
+        if init.send(request, fds).is_err() {
+            self.kill_init();
+        }
+    }
+
+    /// Kills wshd and, by that, every process inside; its end is told by the pidfd.
+    fn kill_init(&mut self) {
+        if let Some(init) = &self.init
+            && let Err(error) = process::kill_by_pidfd(init.pidfd())
+        {
+            eprintln!("iomux: kill the container's init: {error}");
+        }
+    }
+
+    fn hear_init(&mut self) {
+        for _ in 0..REPLIES_PER_TURN {
+            let Some(init) = &mut self.init else { return };
+            match init.receive() {
+                Ok(None) => return,
+                Ok(Some((reply, fds))) => self.learn(reply, fds),
+                Err(error) => {
+                    // Without this connection no job's end would ever be known.
+                    eprintln!("iomux: hear the container's init: {error}");
+                    init.hang_up();
+                    self.kill_init();
+                    return;
+                }
+            }
+        }
+    }
+
+    fn learn(&mut self, reply: inside::Reply, fds: Vec<OwnedFd>) {
+        match reply {
+            inside::Reply::Hello { .. } => {
+                if let Some(init) = &mut self.init {
+                    let init_pid = init.become_ready();
+                    self.tell(&Event::Ready { init_pid });
+                }
+            }
+            inside::Reply::Spawned { job, .. } => self.begin(job, fds),
+            inside::Reply::SpawnFailed { job, step, errno } => {
+                if self.jobs.remove(&job).is_some() {
+                    job::remove(&self.layout, job);
+                    self.tell(&Event::SpawnFailed { job, step: Step::Inside(step), errno });
+                }
+            }
+            inside::Reply::Exited { job, status } => self.end(job, Some(status)),
+            inside::Reply::Idle => {
+                let asker = self.idle_askers.pop_front();
+                if let Some(client) = asker.and_then(|asker| self.clients.get_mut(&asker)) {
+                    client.tell(&Event::Idle);
+                }
+            }
+        }
+    }
+
+    /// The init has ended, and with it every process inside.
+    fn bury_init(&mut self) {
+        let Some(init) = self.init.take() else { return };
+        while let Ok(Some((reply, fds))) = init.receive() {
+            self.learn(reply, fds);
+        }
+        let ending = process::wait(init.pidfd());
+        if init.ready_pid().is_none() {
+            eprintln!("iomux: the container's init ended before it served: {ending:?}");
+            self.tell(&Event::SetupFailed { step: "run".into(), object: "the init".into(), errno: ECHILD });
+        }
+        let numbers: Vec<u32> = self.jobs.keys().copied().collect();
+        for number in numbers {
+            if self.jobs.get(&number).is_some_and(|job| job.spawned) {
+                self.end(number, None);
+            } else {
+                self.jobs.remove(&number);
+                job::remove(&self.layout, number);
+                self.tell(&Event::SpawnFailed { job: number, step: Step::Init, errno: ESRCH });
+            }
+        }
+        self.tell(&Event::Gone);
+        self.gone = true;
+    }
+
+    // Jobs
+
+    fn spawn(
+        &mut self,
+        number: u32,
+        process: inside::Process,
+        output: &Output,
+        fds: Vec<OwnedFd>,
+    ) -> Result<(), (Step, i32)> {
+        let Ok([stdin]) = <[OwnedFd; 1]>::try_from(fds) else {
+            return Err((Step::Inside(inside::SpawnStep::Request), EBADF));
+        };
+        let job = Job::create(&self.layout, number, output)
+            .map_err(|error| (Step::Files, error.raw_os_error().unwrap_or(EIO)))?;
+        let outputs_given = !job.piped;
+        let given = if outputs_given { nowhere() } else { Ok(Vec::new()) };
+        let given = given.map_err(|error| {
+            job::remove(&self.layout, number);
+            (Step::Files, error.raw_os_error().unwrap_or(EIO))
+        })?;
+        self.ended.forget(number);
+        self.jobs.insert(number, job);
+        let fds = std::iter::once(stdin).chain(given).collect();
+        self.ask_init(&inside::Request::Spawn { job: number, process, outputs_given }, fds);
+        Ok(())
+    }
+
+    /// The job runs.
+    fn begin(&mut self, number: u32, fds: Vec<OwnedFd>) {
+        // An operator's shell is not ours.
+        let Some(job) = self.jobs.get_mut(&number) else { return };
+        job.spawned = true;
+        if let Ok(pipes) = <[OwnedFd; 2]>::try_from(fds) {
+            job.connect(pipes);
+            for channel in Channel::BOTH {
+                let added = job
+                    .pipe(channel)
+                    .map(|pipe| self.epoll.add(pipe, Token::Stream(number, channel).into(), Interest::Read));
+                if let Some(Err(error)) = added {
+                    eprintln!("iomux: wait for the output of job {number}: {error}");
+                }
+            }
+        }
+        self.tell(&Event::Spawned { job: number });
+    }
+
+    fn advance(&mut self, number: u32, channel: Channel) {
+        let Some(job) = self.jobs.get_mut(&number) else { return };
+        match job.advance(channel, &mut self.buffer) {
+            Moved::Nothing => {}
+            Moved::Closed => unwatch(&self.epoll, job, channel),
+            Moved::Some => self.clients.values_mut().for_each(|client| client.note_growth(number)),
+            Moved::Fatal => {
+                Channel::BOTH.iter().for_each(|channel| unwatch(&self.epoll, job, *channel));
+                self.clients.values_mut().for_each(|client| client.note_growth(number));
+                self.ask_init(&inside::Request::KillJob { job: number }, Vec::new());
+            }
+        }
+    }
+
+    /// The job's process has ended, or, without a status, everything has.
+    fn end(&mut self, number: u32, status: Option<inside::WaitStatus>) {
+        let Some(mut job) = self.jobs.remove(&number) else { return };
+        if job.drain(&mut self.buffer) {
+            self.ask_init(&inside::Request::KillJob { job: number }, Vec::new());
+        }
+        Channel::BOTH.iter().for_each(|channel| unwatch(&self.epoll, &mut job, *channel));
+        let exit = job.finish(status);
+        if let Err(error) = job::write_exit(&self.layout, number, &exit) {
+            eprintln!("iomux: write {}: {error}", self.layout.exit(number).display());
+        }
+        self.ask_init(&inside::Request::Release { job: number }, Vec::new());
+        self.tell_end(number, exit);
+    }
+
+    fn tell_end(&mut self, number: u32, exit: Exit) {
+        for client in self.clients.values_mut() {
+            client.forget_growth(number);
+            client.tell(&Event::Ended { job: number, exit });
+        }
+        self.ended.remember(number, exit, &self.layout);
+    }
+}
+
+const ESRCH: i32 = 3;
+const EIO: i32 = 5;
+const EBADF: i32 = 9;
+const ECHILD: i32 = 10;
+
+/// Closes a pipe. The epoll must be told: it watches an open file as long as anyone has it open, and wshd does.
+fn unwatch(epoll: &Epoll, job: &mut Job, channel: Channel) {
+    if let Some(pipe) = job.take_pipe(channel)
+        && let Err(error) = epoll.remove(&pipe)
+    {
+        eprintln!("iomux: stop reading a job's output: {error}");
+    }
+}
+
+/// A stdout and a stderr that keep nothing.
+fn nowhere() -> io::Result<Vec<OwnedFd>> {
+    let null = OwnedFd::from(File::options().write(true).open("/dev/null")?);
+    Ok(vec![null.as_fd().try_clone_to_owned()?, null])
+}
