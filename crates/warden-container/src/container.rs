@@ -1,44 +1,279 @@
 //! One container, as its clients' requests see it.
 
-use std::sync::Arc;
+use std::io;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, Weak};
+use std::time::Duration;
 
-use crate::error::Error;
+use tokio::sync::{mpsc, oneshot};
+
+use crate::actor::{Actor, Command};
+use crate::admission::{Operation, admit};
+use crate::error::{Context, Error, blocking};
+use crate::id::Id;
 use crate::info::Info;
 use crate::job::Job;
+use crate::jobs::{Jobs, Limits};
+use crate::leases::Leases;
+use crate::machine::Machine;
+use crate::pool::lock;
+use crate::registry::Registry;
 use crate::request::{Run, Stop};
+use crate::settings::Addresses;
+use crate::state::State;
+use crate::stdin;
+use crate::supervisor::Supervisor;
+
+/// How long starting a job may take.
+const SPAWN_TIME: Duration = Duration::from_secs(30);
+/// Requests that wait for the actor; further ones wait with their clients.
+const INBOX: usize = 64;
 
 /// A container; the requests on it are answered by its actor.
 #[derive(Debug)]
-pub struct Container {}
+pub struct Container {
+    shared: Arc<Shared>,
+    inbox: mpsc::Sender<Command>,
+}
 
-impl Container {
-    /// Tells its state (active or stopped containers only).
-    pub async fn info(&self) -> Result<Info, Error> {
-        unimplemented!()
+/// What a container's actor and those who look at it share; only the actor changes it.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    pub(crate) id: Id,
+    pub(crate) handle: Vec<u8>,
+    pub(crate) path: PathBuf,
+    pub(crate) machine: Arc<Machine>,
+    /// Where clients find it; weak, because it is found there.
+    registry: Weak<Registry>,
+    pub(crate) jobs: Arc<Jobs>,
+    addresses: Addresses,
+    leases: Mutex<Option<Leases>>,
+    status: Mutex<Status>,
+    /// Held while what an actor left is cleared without it.
+    clearing: tokio::sync::Mutex<()>,
+}
+
+#[derive(Debug)]
+struct Status {
+    state: State,
+    events: Vec<String>,
+    /// Its info when its destruction began: what late answers tell.
+    obituary: Option<Info>,
+    gone: bool,
+}
+
+impl Shared {
+    /// Describes a container that is being created.
+    pub(crate) fn new(
+        id: Id,
+        handle: Vec<u8>,
+        machine: Arc<Machine>,
+        registry: &Arc<Registry>,
+        leases: Leases,
+    ) -> Arc<Self> {
+        let path = machine.depot.directory(id);
+        let settings = &machine.settings;
+        let limits = Limits { count: settings.max_finished_jobs, bytes: settings.max_finished_bytes };
+        Arc::new(Self {
+            id,
+            handle,
+            jobs: Jobs::new(path.join("jobs"), limits),
+            path,
+            machine,
+            registry: Arc::downgrade(registry),
+            addresses: leases.addresses,
+            leases: Mutex::new(Some(leases)),
+            status: Mutex::new(Status {
+                state: State::Born,
+                events: Vec::new(),
+                obituary: None,
+                gone: false,
+            }),
+            clearing: tokio::sync::Mutex::new(()),
+        })
     }
 
-    /// Tells its state whatever it is: the last one known when it is gone.
+    pub(crate) fn state(&self) -> State {
+        lock(&self.status).state
+    }
+
+    pub(crate) fn set_state(&self, state: State) {
+        lock(&self.status).state = state;
+    }
+
+    /// Adds something that clients show to their users.
+    pub(crate) fn add_event(&self, text: &str) {
+        lock(&self.status).events.push(text.to_owned());
+    }
+
+    /// Admits an operation, or refuses it.
+    pub(crate) fn admit(&self, operation: Operation) -> Result<(), Error> {
+        self.machine.check_open()?;
+        admit(self.state(), operation)
+    }
+
+    /// Writes the obituary, unless there is one.
+    pub(crate) fn write_obituary(&self) {
+        let info = self.look();
+        lock(&self.status).obituary.get_or_insert(info);
+    }
+
+    /// Notes that nothing is left: its name and its leases are free again.
+    pub(crate) fn gone(&self) {
+        {
+            let mut status = lock(&self.status);
+            status.state = State::Destroyed;
+            status.gone = true;
+        }
+        if let Some(registry) = self.registry.upgrade() {
+            registry.remove(&self.handle);
+        }
+        drop(lock(&self.leases).take());
+    }
+
+    fn is_gone(&self) -> bool {
+        lock(&self.status).gone
+    }
+
+    fn look(&self) -> Info {
+        let (state, events) = {
+            let status = lock(&self.status);
+            (status.state, status.events.clone())
+        };
+        Info {
+            state,
+            events,
+            host_ip: self.addresses.host,
+            container_ip: self.addresses.container,
+            path: self.path.clone(),
+            memory: self.machine.cgroups.memory(self.id),
+            cpu: self.machine.cgroups.cpu(self.id),
+            jobs: self.jobs.running(),
+        }
+    }
+}
+
+impl Container {
+    /// Gives a container that stands to its actor: it is active.
+    pub(crate) fn launch(shared: Arc<Shared>, supervisor: Supervisor) -> Arc<Self> {
+        let (inbox, commands) = mpsc::channel(INBOX);
+        shared.set_state(State::Active);
+        tokio::spawn(Actor::new(Arc::clone(&shared), supervisor, commands).run());
+        Arc::new(Self { shared, inbox })
+    }
+
+    /// A container whose actor a fault has ended.
+    #[cfg(test)]
+    pub(crate) fn without_actor(shared: Arc<Shared>) -> Self {
+        Self { shared, inbox: mpsc::channel(1).0 }
+    }
+
+    /// Its id.
+    pub fn id(&self) -> Id {
+        self.shared.id
+    }
+
+    /// Its handle.
+    pub fn handle(&self) -> &[u8] {
+        &self.shared.handle
+    }
+
+    /// Tells its state (active or stopped containers only).
+    pub async fn info(&self) -> Result<Info, Error> {
+        admit(self.shared.state(), Operation::Info)?;
+        Ok(self.shared.look())
+    }
+
+    /// Tells its state whatever it is: the last one known when it is gone, or going.
     pub async fn last_info(&self) -> Info {
-        unimplemented!()
+        let obituary = lock(&self.shared.status).obituary.clone();
+        obituary.unwrap_or_else(|| self.shared.look())
     }
 
     /// Starts a job.
-    pub async fn spawn(&self, _run: Run) -> Result<Arc<Job>, Error> {
-        unimplemented!()
+    pub async fn spawn(&self, run: Run) -> Result<Arc<Job>, Error> {
+        self.shared.admit(Operation::Spawn)?;
+        let (run, stdin) = prepare_stdin(run).await?;
+        let (reply, answer) = oneshot::channel();
+        let asked = self.ask(Command::Spawn { run, stdin, reply }, answer);
+        match tokio::time::timeout(SPAWN_TIME, asked).await {
+            Ok(answer) => answer?,
+            Err(_) => Err(Error::TimedOut {
+                action: format!("starting a job in container {}", self.shared.id),
+                seconds: SPAWN_TIME.as_secs(),
+            }),
+        }
     }
 
     /// Finds a job, or refuses with "no such job".
-    pub async fn job(&self, _id: u32) -> Result<Arc<Job>, Error> {
-        unimplemented!()
+    pub async fn job(&self, id: u32) -> Result<Arc<Job>, Error> {
+        admit(self.shared.state(), Operation::Link)?;
+        self.shared.jobs.get(id).ok_or(Error::NoSuchJob)
     }
 
-    /// Ends all its jobs; answers when none runs any more.
-    pub async fn stop(&self, _stop: Stop) -> Result<(), Error> {
-        unimplemented!()
+    /// Ends all its jobs; answers when none runs any more, or at once when that is asked for.
+    pub async fn stop(&self, stop: Stop) -> Result<(), Error> {
+        self.shared.admit(Operation::Stop)?;
+        let (reply, answer) = oneshot::channel();
+        self.ask(Command::Stop { stop, reply }, answer).await?
     }
 
-    /// Ends it and all it owns.
+    /// Ends it and all it owns; whoever asks meanwhile gets the same answer.
     pub async fn destroy(&self) -> Result<(), Error> {
-        unimplemented!()
+        self.shared.machine.check_open()?;
+        let (reply, answer) = oneshot::channel();
+        match self.ask(Command::Destroy { reply }, answer).await {
+            Ok(outcome) => outcome,
+            Err(_) => self.clear_without_actor().await,
+        }
     }
+
+    /// Asks the actor and waits for its answer.
+    async fn ask<T>(
+        &self,
+        command: Command,
+        answer: oneshot::Receiver<Result<T, Error>>,
+    ) -> Result<Result<T, Error>, Error> {
+        // What cannot be sent is dropped, with its reply: the answer says so.
+        let _ = self.inbox.send(command).await;
+        answer.await.map_err(|_| self.why_no_answer())
+    }
+
+    /// An actor without an answer has ended with its container, or was ended by a fault of ours.
+    fn why_no_answer(&self) -> Error {
+        match admit(self.shared.state(), Operation::Info) {
+            Err(refusal) => refusal,
+            Ok(()) => Error::Failed {
+                action: format!("asking container {}", self.shared.id),
+                source: io::Error::from(io::ErrorKind::BrokenPipe),
+            },
+        }
+    }
+
+    /// Destroys what is left of a container whose actor is no more.
+    async fn clear_without_actor(&self) -> Result<(), Error> {
+        let _alone = self.shared.clearing.lock().await;
+        if self.shared.is_gone() {
+            return Ok(());
+        }
+        self.shared.write_obituary();
+        self.shared.jobs.keep_files_of_held();
+        self.shared.jobs.end_all();
+        let shared = Arc::clone(&self.shared);
+        blocking(move || shared.machine.teardown(shared.id)).await?;
+        self.shared.gone();
+        Ok(())
+    }
+}
+
+/// Turns the script into a descriptor; a large one off the async threads.
+async fn prepare_stdin(mut run: Run) -> Result<(Run, std::os::fd::OwnedFd), Error> {
+    let script = std::mem::take(&mut run.script);
+    let action = || "storing the script".to_owned();
+    let stdin = if script.len() <= stdin::PIPE_CAPACITY {
+        stdin::of(&script).context(action)?
+    } else {
+        blocking(move || stdin::of(&script).context(action)).await?
+    };
+    Ok((run, stdin))
 }

@@ -53,7 +53,88 @@ pub enum Error {
     ShuttingDown,
 }
 
+impl Error {
+    /// The same failure once more, for another who waits for the same outcome.
+    pub(crate) fn again(&self) -> Self {
+        match self {
+            Self::Failed { action, source } => {
+                let source = match source.raw_os_error() {
+                    Some(errno) => io::Error::from_raw_os_error(errno),
+                    None => io::Error::new(source.kind(), source.to_string()),
+                };
+                Self::Failed { action: action.clone(), source }
+            }
+            Self::TimedOut { action, seconds } => {
+                Self::TimedOut { action: action.clone(), seconds: *seconds }
+            }
+            Self::State { allowed, current } => Self::State { allowed, current: *current },
+            Self::ShuttingDown => Self::ShuttingDown,
+            other => {
+                Self::Failed { action: "refused".to_owned(), source: io::Error::other(other.to_string()) }
+            }
+        }
+    }
+
+    /// Several failures of one piece of work that went on past them; `None` when there is none.
+    pub(crate) fn join(mut errors: Vec<Self>) -> Option<Self> {
+        match errors.len() {
+            0 | 1 => errors.pop(),
+            count => {
+                let texts: Vec<_> = errors.iter().map(ToString::to_string).collect();
+                let source = io::Error::other(texts.join("; "));
+                Some(Self::Failed { action: format!("{count} failures"), source })
+            }
+        }
+    }
+}
+
+/// Says what was being done when something failed.
+pub(crate) trait Context<T> {
+    /// Turns the failure into [`Error::Failed`] with this action and object.
+    fn context(self, action: impl FnOnce() -> String) -> Result<T, Error>;
+}
+
+impl<T, E: Into<io::Error>> Context<T> for Result<T, E> {
+    fn context(self, action: impl FnOnce() -> String) -> Result<T, Error> {
+        self.map_err(|source| Error::Failed { action: action(), source: source.into() })
+    }
+}
+
+/// Runs work that blocks off the async threads.
+pub(crate) async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, Error> + Send + 'static,
+) -> Result<T, Error> {
+    let done = tokio::task::spawn_blocking(work).await;
+    done.map_err(io::Error::other).context(|| "running a blocking step".to_owned())?
+}
+
 /// Joins states as the original does.
 fn list(states: &[State]) -> String {
     states.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_error_is_told_again_with_the_same_text() {
+        let errors = [
+            Error::Failed { action: "removing /x".into(), source: io::Error::from_raw_os_error(16) },
+            Error::Failed { action: "removing /x".into(), source: io::Error::other("why") },
+            Error::TimedOut { action: "ending x".into(), seconds: 3 },
+            Error::ShuttingDown,
+        ];
+        for error in errors {
+            assert_eq!(error.again().to_string(), error.to_string());
+        }
+    }
+
+    #[test]
+    fn joined_errors_are_all_told() {
+        assert!(Error::join(Vec::new()).is_none());
+        assert_eq!(Error::join(vec![Error::NoUser]).unwrap().to_string(), "no uid available");
+        let both = Error::join(vec![Error::NoUser, Error::NoNetwork]).unwrap().to_string();
+        assert_eq!(both, "2 failures: no uid available; Could not acquire network");
+    }
 }

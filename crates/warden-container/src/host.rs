@@ -1,50 +1,104 @@
 //! The machine's containers: the domain's front door.
 
+use std::io;
 use std::sync::Arc;
 
+use tokio::task::AbortHandle;
+
 use crate::container::Container;
-use crate::error::Error;
+use crate::create::Creation;
+use crate::error::{Context, Error, blocking};
+use crate::machine::Machine;
+use crate::references::ConnectionId;
+use crate::registry::Registry;
 use crate::request::Create;
 use crate::settings::Settings;
 
 /// All containers of one depot.
 #[derive(Clone, Debug)]
-pub struct Host {}
+pub struct Host(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    machine: Arc<Machine>,
+    registry: Arc<Registry>,
+    grace_times: AbortHandle,
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        self.grace_times.abort();
+    }
+}
 
 impl Host {
     /// Examines the machine, prepares depot, image and cgroups, and removes what an earlier daemon left.
-    pub async fn start(_settings: Settings) -> Result<Self, Error> {
-        unimplemented!()
+    pub async fn start(settings: Settings) -> Result<Self, Error> {
+        let machine = Arc::new(blocking(move || Machine::prepare(settings)).await?);
+        let registry = Arc::new(Registry::default());
+        let grace_times = tokio::spawn(Arc::clone(&registry).keep_grace_times()).abort_handle();
+        Ok(Self(Arc::new(Inner { machine, registry, grace_times })))
     }
 
     /// Registers a client's connection; it references containers until it is dropped.
     pub fn connect(&self) -> Connection {
-        unimplemented!()
+        Connection { id: self.0.registry.open(), host: self.clone() }
     }
 
     /// Stops to admit requests; containers and jobs go on.
     pub async fn shutdown(&self) {
-        unimplemented!()
+        self.0.machine.close();
+        self.0.grace_times.abort();
+        let machine = Arc::clone(&self.0.machine);
+        let removed = blocking(move || {
+            machine.cgroups.remove_parents();
+            Ok(())
+        });
+        if let Err(error) = removed.await {
+            tracing::warn!(%error, "empty cgroups were not removed");
+        }
     }
 }
 
 /// One client's view; dropping it closes the connection.
 #[derive(Debug)]
-pub struct Connection {}
+pub struct Connection {
+    host: Host,
+    id: ConnectionId,
+}
 
 impl Connection {
-    /// Makes a container and returns its handle.
-    pub async fn create(&self, _request: Create) -> Result<Vec<u8>, Error> {
-        unimplemented!()
+    /// Makes a container and returns its handle; what has begun is finished, also when nobody waits for it any more.
+    pub async fn create(&self, request: Create) -> Result<Vec<u8>, Error> {
+        let Inner { machine, registry, .. } = &*self.host.0;
+        machine.check_open()?;
+        let id = machine.ids.next();
+        let handle = request.handle.clone().unwrap_or_else(|| id.as_str().as_bytes().to_vec());
+        let creation = Creation {
+            reservation: registry.reserve(handle)?,
+            machine: Arc::clone(machine),
+            registry: Arc::clone(registry),
+            id,
+            request,
+            by: self.id,
+        };
+        let done = tokio::spawn(creation.run()).await;
+        done.map_err(io::Error::other).context(|| format!("creating container {id}"))?
     }
 
     /// Lists the handles in the order of creation.
     pub fn list(&self) -> Vec<Vec<u8>> {
-        unimplemented!()
+        self.host.0.registry.list()
     }
 
     /// Finds a container, and references it.
-    pub fn container(&self, _handle: &[u8]) -> Result<Arc<Container>, Error> {
-        unimplemented!()
+    pub fn container(&self, handle: &[u8]) -> Result<Arc<Container>, Error> {
+        self.host.0.registry.find(handle, self.id)
+    }
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        self.host.0.registry.close(self.id);
     }
 }

@@ -1,10 +1,31 @@
 //! The domain: lifecycle of containers and jobs, pools, images. Knows no wire protocol.
 
+mod actor;
+mod admission;
+mod cgroup;
 pub mod container;
+mod create;
+mod depot;
+mod ending;
 pub mod error;
 pub mod host;
+pub mod id;
+mod image;
 pub mod info;
 pub mod job;
+mod jobs;
+mod leases;
+mod link;
+mod machine;
+mod plan;
+mod pool;
+mod references;
+mod registry;
 pub mod request;
 pub mod settings;
 pub mod state;
+mod stdin;
+mod stop_plan;
+mod stopping;
+mod supervisor;
+mod tree;

@@ -85,3 +85,30 @@ pub struct Addresses {
     /// The container's end: network + 2.
     pub container: Ipv4Addr,
 }
+
+/// Settings of a test: small pools, no grace time.
+#[cfg(test)]
+pub(crate) fn sample(depot: &std::path::Path) -> Settings {
+    Settings {
+        depot: depot.to_owned(),
+        image: Image::Host,
+        helpers: PathBuf::from("/nowhere"),
+        cgroup_parent: format!("warden-test-{}", std::process::id()),
+        ids: None,
+        grace_time: None,
+        job_output_limit: 10 << 20,
+        rlimits: BTreeMap::new(),
+        max_finished_jobs: 10,
+        max_finished_bytes: 1 << 20,
+        max_running_jobs: 10,
+        syslog_socket: PathBuf::from("/dev/log"),
+        lang: "C.UTF-8".to_owned(),
+        network: NetworkPool {
+            network: Ipv4Net::new_assert(Ipv4Addr::new(10, 254, 0, 0), 24),
+            release_delay: Duration::ZERO,
+        },
+        dns_servers: Vec::new(),
+        users: UserPool { start: 10_000, size: 64 },
+        allow_nested_warden: false,
+    }
+}

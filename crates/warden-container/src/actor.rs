@@ -1,0 +1,368 @@
+//! The task that owns one container: commands, what iomux says, and timers go in; nothing in here waits for a job, a
+//! stop or a destruction. The states are drawn in [`crate::state`]; how it is stopped
+//! is in [`crate::stopping`], how it ends in [`crate::ending`].
+
+use std::collections::HashMap;
+use std::future::pending;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::time::Instant;
+
+use tokio::process::Child;
+use tokio::sync::{mpsc, oneshot};
+use warden_init::byte_string::ByteString;
+use warden_init::message::{Process, SpawnStep};
+use warden_iomux::message::{Event, Exit, ExitCause, Output, Request, Step, Syslog};
+
+use crate::admission::Operation;
+use crate::container::Shared;
+use crate::ending::Ending;
+use crate::error::{Context, Error};
+use crate::image::SHELL;
+use crate::job::Job;
+use crate::link::{Link, Lost};
+use crate::machine::KILL_TIME;
+use crate::plan::USER;
+use crate::request::{Run, Stop};
+use crate::state::State;
+use crate::stopping::Stopping;
+use crate::supervisor::Supervisor;
+
+/// Answers one request.
+pub(crate) type Reply<T> = oneshot::Sender<Result<T, Error>>;
+
+/// A request that the actor answers.
+#[derive(Debug)]
+pub(crate) enum Command {
+    Spawn { run: Run, stdin: OwnedFd, reply: Reply<Arc<Job>> },
+    Stop { stop: Stop, reply: Reply<()> },
+    Destroy { reply: Reply<()> },
+}
+
+/// The owner of one container.
+#[derive(Debug)]
+pub(crate) struct Actor {
+    pub(crate) shared: Arc<Shared>,
+    inbox: mpsc::Receiver<Command>,
+    /// iomux, as long as it can be heard.
+    pub(crate) link: Option<Link>,
+    /// iomux, until it is reaped.
+    pub(crate) child: Option<Child>,
+    starting: HashMap<u32, Starting>,
+    pub(crate) stopping: Option<Stopping>,
+    /// Nothing runs inside but wshd, or not even that; no job is started any more.
+    pub(crate) idle: bool,
+    pub(crate) ending: Option<Ending>,
+    pub(crate) finished: bool,
+}
+
+/// A job that iomux was asked for.
+#[derive(Debug)]
+struct Starting {
+    user: &'static str,
+    reply: Reply<Arc<Job>>,
+}
+
+/// What the actor reacts to.
+enum Occurrence {
+    /// A request; none when nobody can ask any more.
+    Command(Option<Command>),
+    Event(Result<Event, Lost>),
+    /// iomux has ended.
+    Exited,
+    /// All the container owned is removed, or not.
+    Cleared(Result<(), Error>),
+    Deadline,
+}
+
+impl Actor {
+    /// Takes over a container that stands.
+    pub(crate) fn new(shared: Arc<Shared>, supervisor: Supervisor, inbox: mpsc::Receiver<Command>) -> Self {
+        Self {
+            shared,
+            inbox,
+            link: Some(supervisor.link),
+            child: Some(supervisor.child),
+            starting: HashMap::new(),
+            stopping: None,
+            idle: false,
+            ending: None,
+            finished: false,
+        }
+    }
+
+    /// Runs until the container is gone, or until nobody can ask for it any more.
+    pub(crate) async fn run(mut self) {
+        while !self.finished {
+            match self.next().await {
+                Occurrence::Command(None) => return,
+                Occurrence::Command(Some(command)) => self.obey(command),
+                Occurrence::Event(Ok(event)) => self.hear(event),
+                Occurrence::Event(Err(lost)) => self.lose(&lost),
+                Occurrence::Exited => self.supervisor_exited(),
+                Occurrence::Cleared(outcome) => self.cleared(outcome),
+                Occurrence::Deadline => self.deadline_passed(Instant::now()),
+            }
+        }
+    }
+
+    async fn next(&mut self) -> Occurrence {
+        let deadline = self.next_deadline();
+        let clearing = self.ending.as_mut().and_then(Ending::clearing);
+        tokio::select! {
+            command = self.inbox.recv() => Occurrence::Command(command),
+            event = next_event(self.link.as_mut()) => Occurrence::Event(event),
+            () = exit(self.child.as_mut()) => Occurrence::Exited,
+            outcome = outcome(clearing) => Occurrence::Cleared(outcome),
+            () = passing(deadline) => Occurrence::Deadline,
+        }
+    }
+
+    fn next_deadline(&self) -> Option<Instant> {
+        let stop = self.stopping.as_ref().map(Stopping::deadline);
+        let end = self.ending.as_ref().and_then(Ending::deadline);
+        [stop, end].into_iter().flatten().min()
+    }
+
+    fn deadline_passed(&mut self, now: Instant) {
+        self.stop_further(now);
+        self.end_further(now);
+    }
+
+    fn obey(&mut self, command: Command) {
+        match command {
+            Command::Spawn { run, stdin, reply } => self.spawn(run, stdin, reply),
+            Command::Stop { stop, reply } => self.stop(stop, reply),
+            Command::Destroy { reply } => self.destroy(reply),
+        }
+    }
+
+    fn spawn(&mut self, run: Run, stdin: OwnedFd, reply: Reply<Arc<Job>>) {
+        let user = if run.privileged { "root" } else { USER };
+        match self.ask_for_job(run, user, stdin) {
+            Ok(job) => {
+                self.starting.insert(job, Starting { user, reply });
+            }
+            Err(error) => drop(reply.send(Err(error))),
+        }
+    }
+
+    fn ask_for_job(&mut self, run: Run, user: &str, stdin: OwnedFd) -> Result<u32, Error> {
+        self.shared.admit(Operation::Spawn)?;
+        let machine = &self.shared.machine;
+        let limit = machine.settings.max_running_jobs;
+        if self.starting.len() + self.shared.jobs.running().len() >= limit {
+            return Err(Error::TooManyJobs(limit));
+        }
+        let action = || format!("starting {SHELL} as {user}");
+        let link = self.link.as_mut().ok_or(io::ErrorKind::BrokenPipe).context(action)?;
+        let job = machine.next_job();
+        let settings = &machine.settings;
+        let mut rlimits = settings.rlimits.clone();
+        rlimits.extend(run.rlimits);
+        let process = Process {
+            program: SHELL.into(),
+            arguments: Vec::new(),
+            user: user.into(),
+            lang: settings.lang.as_str().into(),
+            rlimits: rlimits.into_iter().collect(),
+        };
+        let log = run
+            .log_tag
+            .map(|tag| Syslog { tag: ByteString(tag), socket: settings.syslog_socket.as_path().into() });
+        let output = Output { limit: settings.job_output_limit, discard: run.discard_output, log };
+        link.send(&Request::Spawn { job, process, output }, Some(stdin)).context(action)?;
+        Ok(job)
+    }
+
+    /// Sends a request that has no descriptor; a socket that is gone is noticed where it is read.
+    pub(crate) fn send(&mut self, request: &Request) {
+        if let Some(link) = &mut self.link
+            && let Err(error) = link.send(request, None)
+        {
+            tracing::warn!(container = %self.shared.id, %error, "a request to iomux was dropped");
+        }
+    }
+
+    fn hear(&mut self, event: Event) {
+        match event {
+            Event::Spawned { job } => self.job_started(job),
+            Event::SpawnFailed { job, step, errno } => self.job_refused(job, step, errno),
+            Event::Output { job, stdout, stderr } => {
+                if let Some(job) = self.shared.jobs.get(job) {
+                    job.grow(stdout, stderr);
+                }
+            }
+            Event::Ended { job, exit } => self.job_ended(job, exit),
+            Event::Idle => self.became_idle(),
+            Event::Gone => self.init_died(),
+            Event::Hello { .. } | Event::Ready { .. } | Event::SetupFailed { .. } => {
+                self.lose(&Lost::Garbage(format!("{event:?} twice")));
+            }
+        }
+    }
+
+    fn job_started(&mut self, id: u32) {
+        let Some(starting) = self.starting.remove(&id) else {
+            tracing::warn!(container = %self.shared.id, job = id, "iomux started a job that nobody asked for");
+            return;
+        };
+        tracing::debug!(container = %self.shared.id, job = id, user = starting.user, "job started");
+        // Who asked may be gone; the job goes on.
+        drop(starting.reply.send(Ok(self.shared.jobs.add(id))));
+    }
+
+    fn job_refused(&mut self, id: u32, step: Step, errno: i32) {
+        let Some(starting) = self.starting.remove(&id) else { return };
+        let action = format!("starting {SHELL} as {}: {}", starting.user, words(step));
+        drop(starting.reply.send(Err(Error::Failed { action, source: io::Error::from_raw_os_error(errno) })));
+    }
+
+    fn job_ended(&mut self, id: u32, exit: Exit) {
+        let Some(job) = self.shared.jobs.get(id) else {
+            tracing::warn!(container = %self.shared.id, job = id, "iomux ended a job that nobody knows");
+            return;
+        };
+        let ended_before = job.now().end.is_some();
+        drop(job);
+        if ended_before {
+            return;
+        }
+        if exit.cause == ExitCause::OutputLimit {
+            self.shared.add_event("command exceeded maximum output");
+        }
+        if let ExitCause::OutputFailed(errno) = exit.cause {
+            let error = io::Error::from_raw_os_error(errno);
+            tracing::error!(container = %self.shared.id, job = id, %error, "the output of a job could not be stored");
+        }
+        tracing::debug!(container = %self.shared.id, job = id, cause = ?exit.cause, "job ended");
+        self.shared.jobs.end(id, exit);
+    }
+
+    fn init_died(&mut self) {
+        self.link = None;
+        self.idle = true;
+        self.end_jobs();
+        if self.ending.is_none() {
+            self.died("init died");
+            self.shared.set_state(State::Stopped);
+        }
+        self.stop_ended(Ok(()));
+        self.end_after_gone();
+    }
+
+    /// Goes on without iomux: nothing that happens inside can be known any more, so nothing may run inside.
+    pub(crate) fn lose(&mut self, lost: &Lost) {
+        self.link = None;
+        self.end_jobs();
+        if self.ending.is_none() {
+            tracing::error!(container = %self.shared.id, error = %lost, "lost iomux");
+            self.died("supervisor died");
+            self.shared.set_state(State::Stopped);
+            if let Some(child) = &mut self.child {
+                // It may have ended by itself.
+                let _ = child.start_kill();
+            }
+            self.kill_processes();
+        }
+        let error = self.no_supervisor("stopping");
+        self.stop_ended(Err(error));
+        self.end_after_gone();
+    }
+
+    fn died(&mut self, event: &str) {
+        tracing::error!(container = %self.shared.id, event, "the container has ended by itself");
+        self.shared.add_event(event);
+    }
+
+    fn end_jobs(&mut self) {
+        self.shared.jobs.end_all();
+        for starting in std::mem::take(&mut self.starting).into_values() {
+            let error = self.no_supervisor(&format!("starting {SHELL} as {} in", starting.user));
+            drop(starting.reply.send(Err(error)));
+        }
+    }
+
+    pub(crate) fn no_supervisor(&self, action: &str) -> Error {
+        Error::Failed {
+            action: format!("{action} container {}", self.shared.id),
+            source: io::Error::other("it has ended"),
+        }
+    }
+
+    /// Kills what runs inside, off the async threads; a destruction looks for survivors itself.
+    fn kill_processes(&self) {
+        let shared = Arc::clone(&self.shared);
+        tokio::task::spawn_blocking(move || {
+            if let Err(error) = shared.machine.cgroups.kill(shared.id, Instant::now() + KILL_TIME) {
+                tracing::error!(container = %shared.id, %error, "processes of a lost container still run");
+            }
+        });
+    }
+
+    fn supervisor_exited(&mut self) {
+        self.child = None;
+        // What it said before is still to be heard; its socket may be held open by somebody else.
+        while let Some(event) = self.link.as_mut().and_then(Link::next_now) {
+            match event {
+                Ok(event) => self.hear(event),
+                Err(lost) => self.lose(&lost),
+            }
+        }
+        if self.link.is_some() {
+            self.lose(&Lost::Closed);
+        }
+        self.end_after_exit();
+    }
+}
+
+async fn next_event(link: Option<&mut Link>) -> Result<Event, Lost> {
+    match link {
+        Some(link) => link.next().await,
+        None => pending().await,
+    }
+}
+
+async fn exit(child: Option<&mut Child>) {
+    match child {
+        // A status that cannot be had is an end, too.
+        Some(child) => drop(child.wait().await),
+        None => pending().await,
+    }
+}
+
+async fn outcome(clearing: Option<&mut tokio::task::JoinHandle<Result<(), Error>>>) -> Result<(), Error> {
+    match clearing {
+        Some(task) => task.await.map_err(io::Error::other).context(|| "removing a container".to_owned())?,
+        None => pending().await,
+    }
+}
+
+async fn passing(deadline: Option<Instant>) {
+    match deadline {
+        Some(deadline) => tokio::time::sleep_until(deadline.into()).await,
+        None => pending().await,
+    }
+}
+
+/// What was being done when a job could not be started, for people.
+fn words(step: Step) -> &'static str {
+    match step {
+        Step::Files => "making its files",
+        Step::Init => "asking init",
+        Step::Inside(step) => match step {
+            SpawnStep::Request => "handing it to init",
+            SpawnStep::User => "looking the user up in /etc/passwd",
+            SpawnStep::Pipe => "making its pipes",
+            SpawnStep::Fork => "making its process",
+            SpawnStep::Rlimit => "setting its resource limits",
+            SpawnStep::Credentials => "setting its user and groups",
+            SpawnStep::Directory => "entering the home directory",
+            SpawnStep::Exec => "executing it",
+        },
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,67 @@
+//! Killing whatever is in a group.
+
+use std::fs;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::path::Path;
+use std::time::Instant;
+
+use rustix::process::{Pid, PidfdFlags, Signal};
+
+use crate::cgroup::hierarchy::Version;
+use crate::cgroup::{PAUSE, write_existing};
+
+/// Kills every process in a group and below it until none is left; a group that does not exist is empty.
+pub(super) fn all(version: Version, directory: &Path, deadline: Instant) -> io::Result<()> {
+    loop {
+        let processes = match below(directory) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            processes => processes?,
+        };
+        if processes.is_empty() {
+            return Ok(());
+        }
+        if Instant::now() >= deadline {
+            return Err(survivors(&processes));
+        }
+        match version {
+            Version::V1 => kill_each(directory, &processes)?,
+            Version::V2 => write_existing(&directory.join("cgroup.kill"), "1")?,
+        }
+        std::thread::sleep(PAUSE);
+    }
+}
+
+fn survivors(processes: &[Pid]) -> io::Error {
+    let pids: Vec<_> = processes.iter().take(10).map(|pid| pid.as_raw_nonzero().to_string()).collect();
+    io::Error::new(io::ErrorKind::TimedOut, format!("still running: {}", pids.join(" ")))
+}
+
+/// Kills processes by descriptor: a number may have gone to somebody else since it was read, so it is read again.
+fn kill_each(directory: &Path, processes: &[Pid]) -> io::Result<()> {
+    let open = |&pid: &Pid| Some((pid, rustix::process::pidfd_open(pid, PidfdFlags::empty()).ok()?));
+    let opened: Vec<(Pid, OwnedFd)> = processes.iter().filter_map(open).collect();
+    let still_there = below(directory)?;
+    for (_, process) in opened.iter().filter(|(pid, _)| still_there.contains(pid)) {
+        match rustix::process::pidfd_send_signal(process, Signal::KILL) {
+            Ok(()) | Err(rustix::io::Errno::SRCH) => {}
+            Err(errno) => return Err(errno.into()),
+        }
+    }
+    Ok(())
+}
+
+/// Lists the processes of a group and of those below it.
+fn below(directory: &Path) -> io::Result<Vec<Pid>> {
+    let listed = fs::read_to_string(directory.join("cgroup.procs"))?;
+    // 0 is a process of another pid namespace: it cannot be named from here.
+    let mut processes: Vec<Pid> =
+        listed.lines().filter_map(|line| Pid::from_raw(line.parse().ok()?)).collect();
+    for entry in fs::read_dir(directory)? {
+        let entry = entry?;
+        if entry.file_type()?.is_dir() {
+            processes.extend(below(&entry.path())?);
+        }
+    }
+    Ok(processes)
+}

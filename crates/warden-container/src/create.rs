@@ -1,0 +1,101 @@
+//! How a container is made: ordered steps; when one fails, what was made is undone and the first error is told.
+
+use std::fs;
+use std::sync::Arc;
+
+use crate::container::{Container, Shared};
+use crate::error::{Error, blocking};
+use crate::id::Id;
+use crate::image::Lower;
+use crate::leases::Leases;
+use crate::machine::Machine;
+use crate::plan::Plan;
+use crate::references::ConnectionId;
+use crate::registry::{Registry, Reservation};
+use crate::request::Create;
+use crate::supervisor::Supervisor;
+
+/// The host's name servers.
+const RESOLV_CONF: &str = "/etc/resolv.conf";
+
+/// A container that is being made.
+pub(crate) struct Creation {
+    pub(crate) machine: Arc<Machine>,
+    pub(crate) registry: Arc<Registry>,
+    pub(crate) id: Id,
+    pub(crate) reservation: Reservation,
+    pub(crate) request: Create,
+    /// Who asked for it.
+    pub(crate) by: ConnectionId,
+}
+
+impl Creation {
+    /// Makes the container and returns its handle.
+    pub(crate) async fn run(self) -> Result<Vec<u8>, Error> {
+        let leases = self.machine.pools.lease(self.request.network.as_deref())?;
+        let request = self.request;
+        let grace = request.grace_time.or(self.machine.settings.grace_time);
+        let (machine, id) = (Arc::clone(&self.machine), self.id);
+        let (leases, prepared) = blocking(move || {
+            let prepared = prepare(&machine, id, &leases, &request);
+            Ok((leases, prepared))
+        })
+        .await?;
+        let built = match prepared {
+            Ok(()) => {
+                Supervisor::start(&self.machine.supervisor, &self.machine.depot.spec_path(self.id)).await
+            }
+            Err(error) => Err(error),
+        };
+        let supervisor = match built {
+            Ok(supervisor) => supervisor,
+            Err(error) => return Err(undo(self.machine, self.id, leases, error).await),
+        };
+        let handle = self.reservation.handle().to_vec();
+        let addresses = leases.addresses;
+        let shared = Shared::new(self.id, handle.clone(), self.machine, &self.registry, leases);
+        self.reservation.fill(Container::launch(shared, supervisor), grace, self.by);
+        tracing::info!(container = %self.id, handle = %handle.escape_ascii(), address = %addresses.container, "created");
+        Ok(handle)
+    }
+}
+
+/// The steps that block: checks first, then what must be undone.
+fn prepare(machine: &Machine, id: Id, leases: &Leases, request: &Create) -> Result<(), Error> {
+    let requested = request.rootfs.as_deref().map(Lower::requested).transpose()?;
+    let lower = requested.as_ref().unwrap_or(&machine.lower);
+    for bind in &request.binds {
+        let source = warden_init::byte_string::ByteString(bind.source.clone());
+        if !source.as_path().is_absolute() || fs::metadata(source.as_path()).is_err() {
+            return Err(Error::NoBindSource(bind.source.clone()));
+        }
+    }
+    let directory = machine.depot.directory(id);
+    let spec = Plan {
+        id,
+        init: &machine.init,
+        leases,
+        cgroups: machine.cgroups.of(id),
+        lower: &lower.path,
+        system: &lower.system,
+        directory: &directory,
+        binds: &request.binds,
+        dns_servers: &machine.settings.dns_servers,
+        host_resolv_conf: &fs::read(RESOLV_CONF).unwrap_or_default(),
+    }
+    .spec()?;
+    machine.cgroups.create(id, machine.settings.allow_nested_warden)?;
+    machine.depot.create(id, leases.ids.map_or(0, |ids| ids.host_start))?;
+    machine.depot.write_spec(id, &spec)?;
+    Ok(())
+}
+
+/// Undoes all steps and returns the error that made it necessary; what cannot be ended keeps its leases.
+async fn undo(machine: Arc<Machine>, id: Id, leases: Leases, error: Error) -> Error {
+    tracing::debug!(container = %id, %error, "undoing a creation");
+    if let Err(undoing) = blocking(move || machine.teardown(id)).await {
+        tracing::error!(container = %id, error = %undoing, "a container that was not made is still there");
+        leases.quarantine();
+    }
+    error
+}

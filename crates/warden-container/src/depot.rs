@@ -1,0 +1,216 @@
+//! The directory that holds one directory per container, and how those are laid out:
+//!
+//! ```text
+//! <depot>/<id>/spec.json
+//!             /run/{wshd.sock,wshd.pid,iomux.sock,iomux.pid,iomux.log}
+//!             /jobs/<n>/{stdout,stderr,exit.json}
+//!             /tmp/{rootfs,work}       the writable layer
+//!             /mnt                     where the builder works, in a mount namespace of its own
+//! <depot>/.images                      what containers share
+//! <depot>/.helpers/wshd                their init, where the installed one can be read by everybody
+//! <depot>/.trash                       what is being removed
+//! ```
+
+use std::ffi::CString;
+use std::fs::{self, DirBuilder, File, Permissions};
+use std::io;
+use std::os::fd::AsFd;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::FlockOperation;
+use warden_init::spec::Spec;
+
+use crate::error::{Context, Error};
+use crate::id::Id;
+use crate::tree;
+
+const TRASH: &str = ".trash";
+const IMAGES: &str = ".images";
+const HELPERS: &str = ".helpers";
+
+/// The depot of one daemon.
+#[derive(Debug)]
+pub(crate) struct Depot {
+    path: PathBuf,
+    /// Held as long as the daemon lives: a second one would remove the first one's containers.
+    _lock: File,
+}
+
+impl Depot {
+    /// Opens the depot for this daemon alone; makes what is missing.
+    pub(crate) fn open(path: &Path) -> Result<Self, Error> {
+        fs::create_dir_all(path).context(|| format!("making depot {}", path.display()))?;
+        let path = path.canonicalize().context(|| format!("opening depot {}", path.display()))?;
+        let lock = File::open(&path).context(|| format!("opening depot {}", path.display()))?;
+        match rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive) {
+            Err(rustix::io::Errno::WOULDBLOCK) => {
+                let source = io::Error::new(io::ErrorKind::WouldBlock, "another wardend uses it");
+                return Err(source).context(|| format!("locking depot {}", path.display()));
+            }
+            locked => locked.context(|| format!("locking depot {}", path.display()))?,
+        }
+        for name in [TRASH, IMAGES] {
+            make_directory(&path.join(name), 0o700, true)?;
+        }
+        Ok(Self { path, _lock: lock })
+    }
+
+    /// The directory of one container.
+    pub(crate) fn directory(&self, id: Id) -> PathBuf {
+        self.path.join(id)
+    }
+
+    /// The directory of what containers share.
+    pub(crate) fn images(&self) -> PathBuf {
+        self.path.join(IMAGES)
+    }
+
+    /// The directory of helper programs that only the host's root can read.
+    pub(crate) fn helpers(&self) -> PathBuf {
+        self.path.join(HELPERS)
+    }
+
+    /// Makes the directory of one container; the inside's root is `owner` on the host.
+    pub(crate) fn create(&self, id: Id, owner: u32) -> Result<(), Error> {
+        let directory = self.directory(id);
+        make_directory(&directory, 0o711, false)?;
+        for (name, mode) in [("run", 0o700), ("jobs", 0o700), ("mnt", 0o700), ("tmp", 0o711)] {
+            make_directory(&directory.join(name), mode, false)?;
+        }
+        for (name, mode) in [("tmp/rootfs", 0o755), ("tmp/work", 0o711)] {
+            let path = directory.join(name);
+            make_directory(&path, mode, false)?;
+            std::os::unix::fs::chown(&path, Some(owner), Some(owner))
+                .context(|| format!("giving {} to {owner}", path.display()))?;
+        }
+        Ok(())
+    }
+
+    /// Writes the description of one container and returns its path.
+    pub(crate) fn write_spec(&self, id: Id, spec: &Spec) -> Result<PathBuf, Error> {
+        let path = self.spec_path(id);
+        let text = serde_json::to_vec_pretty(spec).context(|| format!("encoding {}", path.display()))?;
+        fs::write(&path, text).context(|| format!("writing {}", path.display()))?;
+        fs::set_permissions(&path, Permissions::from_mode(0o600))
+            .context(|| format!("protecting {}", path.display()))?;
+        Ok(path)
+    }
+
+    /// The path of the description of one container.
+    pub(crate) fn spec_path(&self, id: Id) -> PathBuf {
+        self.directory(id).join("spec.json")
+    }
+
+    /// Removes the directory of one container, if there is one.
+    pub(crate) fn remove(&self, id: Id) -> Result<(), Error> {
+        let directory = self.directory(id);
+        // A name that is out of the way first: what is half removed is never taken for a container.
+        self.empty(id.as_str())?;
+        match fs::rename(&directory, self.path.join(TRASH).join(id)) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            renamed => {
+                renamed.context(|| format!("moving {} to the trash", directory.display()))?;
+                self.empty(id.as_str())
+            }
+        }
+    }
+
+    /// Removes what earlier removals could not; goes on past errors.
+    pub(crate) fn empty_trash(&self) -> Result<(), Error> {
+        let path = self.path.join(TRASH);
+        let entries = fs::read_dir(&path).context(|| format!("reading {}", path.display()))?;
+        let names = entries.flatten().filter_map(|entry| entry.file_name().into_string().ok());
+        let errors = names.filter_map(|name| self.empty(&name).err()).collect();
+        Error::join(errors).map_or(Ok(()), Err)
+    }
+
+    /// Finds directories of containers.
+    pub(crate) fn leftovers(&self) -> Result<Vec<Id>, Error> {
+        let entries =
+            fs::read_dir(&self.path).context(|| format!("reading depot {}", self.path.display()))?;
+        let mut ids: Vec<Id> =
+            entries.flatten().filter_map(|entry| Id::parse(entry.file_name().as_bytes())).collect();
+        ids.sort_unstable();
+        Ok(ids)
+    }
+
+    /// Removes one entry of the trash.
+    fn empty(&self, name: &str) -> Result<(), Error> {
+        remove_entry(&self.path.join(TRASH), name)
+    }
+}
+
+/// Removes an entry of a directory, with everything below it.
+pub(crate) fn remove_entry(parent: &Path, name: &str) -> Result<(), Error> {
+    let directory = File::open(parent).context(|| format!("opening {}", parent.display()))?;
+    let name = CString::new(name)
+        .map_err(io::Error::from)
+        .context(|| format!("naming an entry of {}", parent.display()))?;
+    tree::remove(directory.as_fd(), &name)
+        .context(|| format!("removing {}/{}", parent.display(), name.to_string_lossy()))
+}
+
+/// Makes a directory with exactly this mode, whatever the umask.
+pub(crate) fn make_directory(path: &Path, mode: u32, may_exist: bool) -> Result<(), Error> {
+    match DirBuilder::new().mode(0o700).create(path) {
+        Err(error) if may_exist && error.kind() == io::ErrorKind::AlreadyExists => {}
+        made => made.context(|| format!("making {}", path.display()))?,
+    }
+    fs::set_permissions(path, Permissions::from_mode(mode))
+        .context(|| format!("setting the mode of {}", path.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::MetadataExt;
+
+    use super::*;
+
+    const ID: &[u8] = b"0123456789a";
+
+    #[test]
+    fn a_container_has_its_directories_and_loses_them() {
+        let top = tempfile::tempdir().unwrap();
+        let depot = Depot::open(&top.path().join("new/depot")).unwrap();
+        let id = Id::parse(ID).unwrap();
+        depot.create(id, 524_288).unwrap();
+        let stat = |name: &str| {
+            let found = fs::metadata(depot.directory(id).join(name)).unwrap();
+            (found.mode() & 0o7777, found.uid(), found.gid())
+        };
+        assert_eq!(stat(""), (0o711, 0, 0));
+        assert_eq!([stat("run"), stat("jobs")], [(0o700, 0, 0); 2]);
+        assert_eq!(stat("tmp"), (0o711, 0, 0));
+        assert_eq!(stat("tmp/rootfs"), (0o755, 524_288, 524_288));
+        assert_eq!(stat("tmp/work"), (0o711, 524_288, 524_288));
+        assert_eq!(depot.leftovers().unwrap(), [id]);
+        assert!(depot.create(id, 0).is_err(), "ids are used once");
+        depot.remove(id).unwrap();
+        depot.remove(id).unwrap();
+        assert!(depot.leftovers().unwrap().is_empty());
+        assert_eq!(fs::read_dir(top.path().join("new/depot/.trash")).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn a_depot_has_one_daemon() {
+        let top = tempfile::tempdir().unwrap();
+        let first = Depot::open(top.path()).unwrap();
+        let refused = Depot::open(top.path()).unwrap_err().to_string();
+        assert!(
+            refused.contains("another wardend uses it") && refused.contains(top.path().to_str().unwrap())
+        );
+        drop(first);
+        Depot::open(top.path()).unwrap();
+    }
+
+    #[test]
+    fn the_trash_is_emptied() {
+        let top = tempfile::tempdir().unwrap();
+        let depot = Depot::open(top.path()).unwrap();
+        fs::create_dir_all(top.path().join(".trash/x/y")).unwrap();
+        depot.empty_trash().unwrap();
+        assert_eq!(fs::read_dir(top.path().join(".trash")).unwrap().count(), 0);
+    }
+}

@@ -1,0 +1,204 @@
+//! What a container holds of the host's pools: a network, a user, a range of ids.
+
+use std::net::Ipv4Addr;
+use std::time::Duration;
+
+use ipnet::Ipv4Net;
+use warden_init::spec::IdRange;
+
+use crate::error::Error;
+use crate::pool::{Lease, LeasePool};
+use crate::settings::{Addresses, Settings};
+
+/// Ids that one container is given.
+const IDS_PER_CONTAINER: u32 = 65_536;
+
+/// The host's pools.
+#[derive(Debug)]
+pub(crate) struct Pools {
+    network: Ipv4Net,
+    networks: LeasePool,
+    first_user: u32,
+    users: LeasePool,
+    ids: Option<(IdRange, LeasePool)>,
+}
+
+impl Pools {
+    /// Fills the pools.
+    pub(crate) fn new(settings: &Settings) -> Self {
+        let pool = |size| LeasePool::new(size, Duration::ZERO);
+        Self {
+            network: settings.network.network.trunc(),
+            networks: LeasePool::new(networks_in(settings.network.network), settings.network.release_delay),
+            first_user: settings.users.start,
+            users: pool(settings.users.size),
+            ids: settings.ids.map(|range| (range, pool(range.count / IDS_PER_CONTAINER))),
+        }
+    }
+
+    /// Leases what one container needs; `network` names an address in the /30 that it shall have.
+    pub(crate) fn lease(&self, network: Option<&[u8]>) -> Result<Leases, Error> {
+        let network_lease = match network {
+            None => self.networks.lease().ok_or(Error::NoNetwork)?,
+            Some(text) => self.lease_network(text)?,
+        };
+        let user_lease = self.users.lease().ok_or(Error::NoUser)?;
+        let ids_lease = self.ids.as_ref().map(lease_ids).transpose()?;
+        let (ids, ids_lease) = ids_lease.unzip();
+        Ok(Leases {
+            addresses: addresses(self.network, network_lease.index()),
+            user: self.first_user.saturating_add(user_lease.index()),
+            ids,
+            held: [Some(network_lease), Some(user_lease), ids_lease],
+        })
+    }
+
+    fn lease_network(&self, text: &[u8]) -> Result<Lease, Error> {
+        let asked = mask(parse_address(text));
+        let taken = || Error::NetworkTaken(asked.to_string());
+        let index = index_in(self.network, asked).ok_or_else(taken)?;
+        self.networks.lease_this(index).ok_or_else(taken)
+    }
+}
+
+fn lease_ids((range, pool): &(IdRange, LeasePool)) -> Result<(IdRange, Lease), Error> {
+    let lease = pool.lease().ok_or(Error::NoIds(range.count / IDS_PER_CONTAINER))?;
+    let host_start = range.host_start.saturating_add(lease.index() * IDS_PER_CONTAINER);
+    Ok((IdRange { host_start, count: IDS_PER_CONTAINER }, lease))
+}
+
+/// What one container holds, until this is dropped.
+#[derive(Debug)]
+pub(crate) struct Leases {
+    /// Its addresses.
+    pub(crate) addresses: Addresses,
+    /// The inside id of vcap.
+    pub(crate) user: u32,
+    /// Its host ids.
+    pub(crate) ids: Option<IdRange>,
+    held: [Option<Lease>; 3],
+}
+
+impl Leases {
+    /// Never gives them back: something that could not be ended may still use them.
+    pub(crate) fn quarantine(self) {
+        std::mem::forget(self.held);
+    }
+}
+
+/// How many /30s a network holds.
+fn networks_in(network: Ipv4Net) -> u32 {
+    if network.prefix_len() > 30 { 0 } else { 1 << (30 - u32::from(network.prefix_len())) }
+}
+
+/// Reads an address as the original does: what is none is 0.0.0.0.
+fn parse_address(text: &[u8]) -> Ipv4Addr {
+    std::str::from_utf8(text).ok().and_then(|text| text.parse().ok()).unwrap_or(Ipv4Addr::UNSPECIFIED)
+}
+
+/// The first address of an address's /30.
+fn mask(address: Ipv4Addr) -> Ipv4Addr {
+    Ipv4Addr::from(u32::from(address) & !3)
+}
+
+/// The number of a /30 in a network.
+fn index_in(network: Ipv4Net, first: Ipv4Addr) -> Option<u32> {
+    network.contains(&first).then(|| (u32::from(first) - u32::from(network.network())) / 4)
+}
+
+/// The addresses of a network's /30 of this number.
+fn addresses(network: Ipv4Net, index: u32) -> Addresses {
+    let first = u32::from(network.network()) + index * 4;
+    Addresses {
+        network: Ipv4Net::new_assert(Ipv4Addr::from(first), 30),
+        host: Ipv4Addr::from(first + 1),
+        container: Ipv4Addr::from(first + 2),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::settings::{NetworkPool, UserPool};
+
+    fn pools(network: &str, users: u32, ids: Option<u32>) -> Pools {
+        let mut settings = crate::settings::sample("/nowhere".as_ref());
+        settings.network = NetworkPool { network: network.parse().unwrap(), release_delay: Duration::ZERO };
+        settings.users = UserPool { start: 10_000, size: users };
+        settings.ids = ids.map(|ranges| IdRange { host_start: 524_288, count: ranges * 65_536 + 5 });
+        Pools::new(&settings)
+    }
+
+    #[test]
+    fn the_first_containers_get_the_first_of_everything_in_order() {
+        let pools = pools("10.254.0.0/24", 8, Some(4));
+        let first = pools.lease(None).unwrap();
+        let second = pools.lease(None).unwrap();
+        assert_eq!(first.addresses.network.to_string(), "10.254.0.0/30");
+        assert_eq!(first.addresses.host, Ipv4Addr::new(10, 254, 0, 1));
+        assert_eq!(first.addresses.container, Ipv4Addr::new(10, 254, 0, 2));
+        assert_eq!(second.addresses.container, Ipv4Addr::new(10, 254, 0, 6));
+        assert_eq!((first.user, second.user), (10_000, 10_001));
+        assert_eq!(first.ids, Some(IdRange { host_start: 524_288, count: 65_536 }));
+        assert_eq!(second.ids, Some(IdRange { host_start: 589_824, count: 65_536 }));
+    }
+
+    #[test]
+    fn a_network_is_asked_for_by_any_of_its_addresses() {
+        let pools = pools("10.254.0.0/24", 8, None);
+        let leases = pools.lease(Some(b"10.254.0.15")).unwrap();
+        assert_eq!(leases.addresses.network.to_string(), "10.254.0.12/30");
+        let refused = pools.lease(Some(b"10.254.0.13")).unwrap_err();
+        assert_eq!(refused.to_string(), "Could not acquire network: 10.254.0.12");
+        drop(leases);
+        assert!(pools.lease(Some(b"10.254.0.13")).is_ok());
+    }
+
+    #[test]
+    fn what_is_no_address_of_the_pool_is_refused_as_the_original_does() {
+        let pools = pools("10.254.0.0/24", 8, None);
+        for (asked, shown) in
+            [("hello", "0.0.0.0"), ("", "0.0.0.0"), ("1.2.3.7", "1.2.3.4"), ("10.254.1.0", "10.254.1.0")]
+        {
+            let refused = pools.lease(Some(asked.as_bytes())).unwrap_err();
+            assert_eq!(refused.to_string(), format!("Could not acquire network: {shown}"));
+        }
+        assert!(matches!(pools.lease(Some(b"\xff")), Err(Error::NetworkTaken(_))));
+    }
+
+    #[test]
+    fn each_empty_pool_is_named_and_gives_back_what_was_taken_before() {
+        let networks = pools("10.0.0.0/29", 8, None);
+        let held = [networks.lease(None).unwrap(), networks.lease(None).unwrap()];
+        assert_eq!(networks.lease(None).unwrap_err().to_string(), "Could not acquire network");
+        drop(held);
+        assert!(networks.lease(None).is_ok());
+
+        let users = pools("10.0.0.0/29", 1, None);
+        let held = users.lease(None).unwrap();
+        assert_eq!(users.lease(None).unwrap_err().to_string(), "no uid available");
+        assert_eq!(users.lease(Some(b"10.0.0.4")).unwrap_err().to_string(), "no uid available");
+        drop(held);
+
+        let ids = pools("10.0.0.0/29", 8, Some(1));
+        let _held = ids.lease(None).unwrap();
+        let refused = ids.lease(None).unwrap_err().to_string();
+        assert_eq!(refused, "no host ids available: all 1 ranges are in use");
+    }
+
+    #[test]
+    fn a_network_is_counted_in_whole_slash_30s() {
+        for (network, count) in
+            [("10.0.0.0/30", 1), ("10.0.0.0/22", 256), ("10.0.0.0/31", 0), ("0.0.0.0/0", 1 << 30)]
+        {
+            assert_eq!(networks_in(network.parse().unwrap()), count, "{network}");
+        }
+    }
+
+    #[test]
+    fn what_is_quarantined_never_comes_back() {
+        let pools = pools("10.0.0.0/30", 8, None);
+        pools.lease(None).unwrap().quarantine();
+        assert!(matches!(pools.lease(None), Err(Error::NoNetwork)));
+    }
+}

@@ -1,0 +1,144 @@
+//! The host as containers use it: what is prepared once, and what undoes a container from its id alone.
+
+use std::fs::{self, Permissions};
+use std::io;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+
+use crate::cgroup::Cgroups;
+use crate::depot::{Depot, make_directory};
+use crate::error::{Context, Error};
+use crate::id::{Id, Ids};
+use crate::image::{self, Lower};
+use crate::leases::Pools;
+use crate::settings::Settings;
+use crate::supervisor;
+
+/// How long the processes of a container may take to be gone, and its cgroups after them.
+pub(crate) const KILL_TIME: Duration = Duration::from_secs(10);
+
+/// What all containers of one daemon share.
+#[derive(Debug)]
+pub(crate) struct Machine {
+    pub(crate) settings: Settings,
+    pub(crate) depot: Depot,
+    pub(crate) cgroups: Cgroups,
+    pub(crate) pools: Pools,
+    pub(crate) ids: Ids,
+    /// The configured image.
+    pub(crate) lower: Lower,
+    /// Path of wshd, which no container can read.
+    pub(crate) init: PathBuf,
+    /// Path of iomux.
+    pub(crate) supervisor: PathBuf,
+    jobs: AtomicU32,
+    closing: AtomicBool,
+}
+
+impl Machine {
+    /// Prepares depot, cgroups and image, and removes what an earlier daemon left.
+    pub(crate) fn prepare(settings: Settings) -> Result<Self, Error> {
+        let depot = Depot::open(&settings.depot)?;
+        let supervisor = settings.helpers.join("iomux");
+        examine_program(&supervisor)?;
+        let init = protected_init(&settings.helpers.join("wshd"), &depot)?;
+        let cgroups = Cgroups::prepare(&settings.cgroup_parent)?;
+        remove_leftovers(&depot, &cgroups)?;
+        cgroups.share()?;
+        let lower = Lower::prepare(&settings.image, &depot, Ids::default().next())?;
+        if let Err(error) = image::remove_unused(&depot, &lower) {
+            tracing::warn!(%error, "old images were not removed");
+        }
+        Ok(Self {
+            pools: Pools::new(&settings),
+            settings,
+            depot,
+            cgroups,
+            ids: Ids::default(),
+            lower,
+            init,
+            supervisor,
+            jobs: AtomicU32::new(1),
+            closing: AtomicBool::new(false),
+        })
+    }
+
+    /// The next number of a job.
+    pub(crate) fn next_job(&self) -> u32 {
+        self.jobs.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// Ends what there is of a container and removes all it owns; from its id alone, as often as one likes.
+    pub(crate) fn teardown(&self, id: Id) -> Result<(), Error> {
+        teardown(&self.depot, &self.cgroups, id)
+    }
+
+    /// Refuses requests from now on.
+    pub(crate) fn close(&self) {
+        self.closing.store(true, Ordering::Release);
+    }
+
+    /// Refuses a request when the daemon is ending.
+    pub(crate) fn check_open(&self) -> Result<(), Error> {
+        if self.closing.load(Ordering::Acquire) { Err(Error::ShuttingDown) } else { Ok(()) }
+    }
+}
+
+/// Creation backwards. What still runs keeps its directory: its address and ids must not be used again.
+fn teardown(depot: &Depot, cgroups: &Cgroups, id: Id) -> Result<(), Error> {
+    let ended = [supervisor::end(&depot.spec_path(id)), cgroups.kill(id, Instant::now() + KILL_TIME)];
+    let errors: Vec<Error> = ended.into_iter().filter_map(Result::err).collect();
+    if let Some(error) = Error::join(errors) {
+        return Err(error);
+    }
+    let removed = [cgroups.remove(id, Instant::now() + KILL_TIME), depot.remove(id)];
+    Error::join(removed.into_iter().filter_map(Result::err).collect()).map_or(Ok(()), Err)
+}
+
+/// Removes the containers of an earlier daemon, and what it could not remove itself.
+fn remove_leftovers(depot: &Depot, cgroups: &Cgroups) -> Result<(), Error> {
+    let mut ids = depot.leftovers()?;
+    ids.extend(cgroups.leftovers());
+    ids.sort_unstable();
+    ids.dedup();
+    for id in ids {
+        match teardown(depot, cgroups, id) {
+            Ok(()) => tracing::info!(container = %id, "removed a container that an earlier daemon left"),
+            Err(error) => {
+                tracing::error!(container = %id, %error, "an earlier daemon's container is still there")
+            }
+        }
+    }
+    if let Err(error) = depot.empty_trash() {
+        tracing::warn!(%error, "the trash was not emptied");
+    }
+    Ok(())
+}
+
+fn examine_program(path: &Path) -> Result<u32, Error> {
+    let action = || format!("examining the program {}", path.display());
+    let found = fs::metadata(path).context(action)?;
+    let mode = found.permissions().mode();
+    if !found.is_file() || mode & 0o111 == 0 {
+        return Err(io::Error::from(io::ErrorKind::PermissionDenied)).context(action);
+    }
+    Ok(mode)
+}
+
+/// The path of a wshd that only the host's root can read: root inside could trace one that it can.
+fn protected_init(path: &Path, depot: &Depot) -> Result<PathBuf, Error> {
+    if examine_program(path)? & 0o044 == 0 {
+        return path.canonicalize().context(|| format!("examining the program {}", path.display()));
+    }
+    let directory = depot.helpers();
+    make_directory(&directory, 0o711, true)?;
+    let (new, protected) = (directory.join("wshd.new"), directory.join("wshd"));
+    let action = || format!("copying {} to {}", path.display(), protected.display());
+    fs::copy(path, &new).context(action)?;
+    fs::set_permissions(&new, Permissions::from_mode(0o711)).context(action)?;
+    // Another file, not another content: running containers keep theirs.
+    fs::rename(&new, &protected).context(action)?;
+    Ok(protected)
+}

@@ -1,0 +1,99 @@
+//! How the jobs of a container are ended: who waits for it, and what is sent when ([`crate::stop_plan`]).
+
+use std::time::Instant;
+
+use warden_iomux::message::Request;
+
+use crate::actor::{Actor, Reply};
+use crate::admission::Operation;
+use crate::error::Error;
+use crate::request::Stop;
+use crate::state::State;
+use crate::stop_plan::{Due, StopPlan};
+
+/// A stop under way.
+#[derive(Debug)]
+pub(crate) struct Stopping {
+    plan: StopPlan,
+    waiters: Vec<Reply<()>>,
+}
+
+impl Stopping {
+    /// When there is something to be done.
+    pub(crate) fn deadline(&self) -> Instant {
+        self.plan.next()
+    }
+}
+
+impl Actor {
+    /// Begins to stop the container, or joins who has begun; the state changes at once.
+    pub(crate) fn stop(&mut self, stop: Stop, reply: Reply<()>) {
+        if let Err(refusal) = self.shared.admit(Operation::Stop) {
+            drop(reply.send(Err(refusal)));
+            return;
+        }
+        self.shared.set_state(State::Stopped);
+        if self.idle {
+            drop(reply.send(Ok(())));
+            return;
+        }
+        if self.link.is_none() {
+            drop(reply.send(Err(self.no_supervisor("stopping"))));
+            return;
+        }
+        let waiter = if stop.background {
+            drop(reply.send(Ok(())));
+            None
+        } else {
+            Some(reply)
+        };
+        self.begin_stop(stop.kill, waiter);
+    }
+
+    /// Begins to end the jobs, or hurries who has begun.
+    pub(crate) fn begin_stop(&mut self, kill: bool, waiter: Option<Reply<()>>) {
+        let now = Instant::now();
+        let stopping = self
+            .stopping
+            .get_or_insert_with(|| Stopping { plan: StopPlan::new(now, kill), waiters: Vec::new() });
+        stopping.waiters.extend(waiter);
+        if kill {
+            stopping.plan.hurry(now);
+        }
+        self.stop_further(now);
+    }
+
+    /// Does what is due of a stop.
+    pub(crate) fn stop_further(&mut self, now: Instant) {
+        let Some(stopping) = &mut self.stopping else { return };
+        match stopping.plan.due(now) {
+            Due::Wait => {}
+            Due::Signal(signal) => self.send(&Request::SignalAll { signal }),
+            Due::GiveUp => {
+                let error = Error::TimedOut {
+                    action: format!("stopping container {}", self.shared.id),
+                    seconds: StopPlan::limit().as_secs(),
+                };
+                tracing::error!(container = %self.shared.id, %error, "stop");
+                self.stop_ended(Err(error));
+            }
+        }
+    }
+
+    /// Answers those who wait for the stop; a destruction goes on with or without its success.
+    pub(crate) fn stop_ended(&mut self, outcome: Result<(), Error>) {
+        for waiter in self.stopping.take().map(|stopping| stopping.waiters).unwrap_or_default() {
+            drop(waiter.send(outcome.as_ref().copied().map_err(Error::again)));
+        }
+        self.end_after_stop();
+    }
+
+    /// Notes that nothing runs inside but wshd.
+    pub(crate) fn became_idle(&mut self) {
+        // A signal of our own or of an operator: only after a stop can nothing be started any more.
+        if self.shared.state() != State::Active {
+            self.idle = true;
+            self.stop_ended(Ok(()));
+        }
+    }
+}

@@ -1,0 +1,235 @@
+//! One container's iomux: how it is started, and how one that an earlier daemon left is ended.
+
+use std::fs::{self, OpenOptions};
+use std::io;
+use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+use std::process::Stdio;
+use std::time::Duration;
+
+use rustix::event::{PollFd, PollFlags, Timespec};
+use rustix::process::{Pid, PidfdFlags, Signal};
+use tokio::process::{Child, Command};
+use warden_iomux::message::{Event, Request, VERSION};
+use warden_linux::socket::PacketSocket;
+
+use crate::error::{Context, Error};
+use crate::link::{Link, Lost};
+
+/// How long building a container may take.
+const START_TIME: Duration = Duration::from_secs(30);
+/// How long a killed iomux may take to be gone.
+const END_TIME: Timespec = Timespec { tv_sec: 5, tv_nsec: 0 };
+
+/// A running iomux with a container that stands.
+#[derive(Debug)]
+pub(crate) struct Supervisor {
+    pub(crate) link: Link,
+    pub(crate) child: Child,
+}
+
+impl Supervisor {
+    /// Starts `program` on the `spec.json` of a container's directory, and waits until the container stands.
+    pub(crate) async fn start(program: &Path, spec: &Path) -> Result<Self, Error> {
+        let (ours, theirs) = PacketSocket::pair().context(|| "making the socket of iomux".to_owned())?;
+        let mut link = Link::new(ours).context(|| "watching the socket of iomux".to_owned())?;
+        link.send(&Request::Hello { version: VERSION }, None).context(|| "greeting iomux".to_owned())?;
+        let mut child = spawn(program, spec, theirs)?;
+        let started = tokio::time::timeout(START_TIME, ready(&mut link)).await;
+        let failure = match started {
+            Ok(Ok(())) => return Ok(Self { link, child }),
+            Ok(Err(Failure::Refused(error))) => error,
+            Ok(Err(Failure::Lost(lost))) => explain(lost, &mut child, spec).await,
+            Err(_) => {
+                Error::TimedOut { action: "building the container".to_owned(), seconds: START_TIME.as_secs() }
+            }
+        };
+        // It may have ended by itself.
+        let _ = child.start_kill();
+        let _ = child.wait().await;
+        Err(failure)
+    }
+}
+
+fn spawn(program: &Path, spec: &Path, stdin: PacketSocket) -> Result<Child, Error> {
+    let log = spec.with_file_name("run").join("iomux.log");
+    let log = OpenOptions::new()
+        .create(true)
+        .append(true)
+        .mode(0o600)
+        .open(&log)
+        .context(|| format!("opening {}", log.display()))?;
+    Command::new(program)
+        .arg(spec)
+        .env_clear()
+        .current_dir("/")
+        .stdin(Stdio::from(OwnedFd::from(stdin)))
+        .stdout(Stdio::null())
+        .stderr(log)
+        .spawn()
+        .context(|| format!("starting {}", program.display()))
+}
+
+enum Failure {
+    Refused(Error),
+    Lost(Lost),
+}
+
+impl From<Lost> for Failure {
+    fn from(lost: Lost) -> Self {
+        Self::Lost(lost)
+    }
+}
+
+/// Hears iomux until it says that the container stands.
+async fn ready(link: &mut Link) -> Result<(), Failure> {
+    match link.next().await? {
+        Event::Hello { version: VERSION } => {}
+        Event::Hello { version } => {
+            return Err(Lost::Garbage(format!("version {version} instead of {VERSION}")).into());
+        }
+        other => return Err(Lost::Garbage(format!("{other:?} before its greeting")).into()),
+    }
+    match link.next().await? {
+        Event::Ready { .. } => Ok(()),
+        Event::SetupFailed { step, object, errno } => {
+            let [step, object] = [step, object].map(|text| String::from_utf8_lossy(&text.0).into_owned());
+            let source = io::Error::from_raw_os_error(errno);
+            Err(Failure::Refused(Error::Failed {
+                action: format!("{step} {object}").trim_end().to_owned(),
+                source,
+            }))
+        }
+        other => Err(Lost::Garbage(format!("{other:?} while building")).into()),
+    }
+}
+
+/// Says why iomux was lost before the container stood, with its own last words.
+async fn explain(lost: Lost, child: &mut Child, spec: &Path) -> Error {
+    let status = match lost {
+        Lost::Closed => tokio::time::timeout(Duration::from_secs(1), child.wait()).await.ok(),
+        _ => None,
+    };
+    let log = fs::read(spec.with_file_name("run").join("iomux.log")).unwrap_or_default();
+    let words = String::from_utf8_lossy(&log);
+    let words = words.lines().rfind(|line| !line.trim().is_empty()).unwrap_or_default();
+    let reason = match status {
+        Some(Ok(status)) => format!("iomux ended with {status}: {words}"),
+        _ => format!("{lost}: {words}"),
+    };
+    Error::Failed {
+        action: "building the container".to_owned(),
+        source: io::Error::other(reason.trim_end_matches(": ").to_owned()),
+    }
+}
+
+/// Kills the iomux of a container, if one runs; it is known by its pid file and its command line.
+pub(crate) fn end(spec: &Path) -> Result<(), Error> {
+    let file = spec.with_file_name("run").join("iomux.pid");
+    let Some(pid) = read_pid(&file) else { return Ok(()) };
+    let Ok(process) = rustix::process::pidfd_open(pid, PidfdFlags::empty()) else { return Ok(()) };
+    // Looked at once it is held: the number may belong to somebody else by now.
+    if !runs_on(pid, spec) {
+        return Ok(());
+    }
+    let action = || format!("killing iomux {} of {}", pid.as_raw_nonzero(), spec.display());
+    match rustix::process::pidfd_send_signal(&process, Signal::KILL) {
+        Err(rustix::io::Errno::SRCH) => return Ok(()),
+        sent => sent.context(action)?,
+    }
+    let mut ended = [PollFd::new(&process, PollFlags::IN)];
+    match rustix::event::poll(&mut ended, Some(&END_TIME)).context(action)? {
+        0 => Err(Error::TimedOut { action: action(), seconds: END_TIME.tv_sec.unsigned_abs() }),
+        _ => Ok(()),
+    }
+}
+
+fn read_pid(file: &Path) -> Option<Pid> {
+    Pid::from_raw(fs::read_to_string(file).ok()?.trim().parse().ok()?)
+}
+
+/// Tells whether this process was started on this spec.
+fn runs_on(pid: Pid, spec: &Path) -> bool {
+    let line = fs::read(format!("/proc/{}/cmdline", pid.as_raw_nonzero())).unwrap_or_default();
+    line.split(|&byte| byte == 0).nth(1).is_some_and(|argument| argument == spec.as_os_str().as_bytes())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+    use std::path::PathBuf;
+
+    use super::*;
+
+    fn container() -> (tempfile::TempDir, PathBuf) {
+        let directory = tempfile::tempdir().unwrap();
+        fs::create_dir(directory.path().join("run")).unwrap();
+        let spec = directory.path().join("spec.json");
+        (directory, spec)
+    }
+
+    /// A program that stands in for iomux: it says what a script says.
+    fn program(directory: &Path, script: &str) -> PathBuf {
+        let path = directory.join("iomux");
+        fs::write(&path, format!("#!/bin/sh\n{script}\n")).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+        path
+    }
+
+    async fn refusal(script: &str) -> String {
+        let (directory, spec) = container();
+        let program = program(directory.path(), script);
+        Supervisor::start(&program, &spec).await.unwrap_err().to_string()
+    }
+
+    #[tokio::test]
+    async fn a_missing_program_is_named() {
+        let (_directory, spec) = container();
+        let refused = Supervisor::start(Path::new("/no/iomux"), &spec).await.unwrap_err().to_string();
+        assert_eq!(refused, "starting /no/iomux: No such file or directory (os error 2)");
+    }
+
+    #[tokio::test]
+    async fn an_early_end_is_told_with_its_last_words() {
+        let refused = refusal("echo why >&2; exit 3").await;
+        assert_eq!(refused, "building the container: iomux ended with exit status: 3: why");
+    }
+
+    #[tokio::test]
+    async fn a_refusal_names_the_step_the_object_and_the_reason() {
+        let refused = refusal(
+            r#"printf '{"hello":{"version":1}}' >&0
+               printf '{"setup_failed":{"step":"mounting","object":"/x","errno":16}}' >&0"#,
+        )
+        .await;
+        assert_eq!(refused, "mounting /x: Device or resource busy (os error 16)");
+    }
+
+    #[tokio::test]
+    async fn another_version_or_garbage_is_told() {
+        let refused = refusal(r#"printf '{"hello":{"version":2}}' >&0; sleep 10"#).await;
+        assert!(refused.contains("version 2 instead of 1"), "{refused}");
+        let refused = refusal("printf nonsense >&0; sleep 10").await;
+        assert!(refused.contains("unexpected"), "{refused}");
+        let refused = refusal(r#"printf '"idle"' >&0; sleep 10"#).await;
+        assert!(refused.contains("before its greeting"), "{refused}");
+    }
+
+    #[test]
+    fn only_the_process_of_this_container_is_killed() {
+        let (directory, spec) = container();
+        end(&spec).unwrap();
+        let mut child = std::process::Command::new(program(directory.path(), "sleep 100"))
+            .arg("/other/spec.json")
+            .spawn()
+            .unwrap();
+        fs::write(directory.path().join("run/iomux.pid"), child.id().to_string()).unwrap();
+        end(&spec).unwrap();
+        assert!(child.try_wait().unwrap().is_none());
+        child.kill().unwrap();
+        child.wait().unwrap();
+        end(&spec).unwrap();
+    }
+}

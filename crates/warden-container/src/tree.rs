@@ -1,0 +1,192 @@
+//! Removal of a directory tree that somebody else has filled: nothing is followed, no depth is too deep.
+
+use std::collections::VecDeque;
+use std::ffi::{CStr, CString};
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use rustix::fs::{AtFlags, Dir, FileType, IFlags, Mode, OFlags};
+use rustix::io::Errno;
+
+/// Directories below one another that are open at a time; what is deeper is first moved up.
+const DEPTH: usize = 32;
+/// Times that a directory is read again, because some file systems pass over entries while others are removed.
+const ROUNDS: usize = 16;
+
+/// Removes an entry of a directory, with everything below it; what does not exist is removed already.
+///
+/// Goes on past errors and returns the first.
+pub(crate) fn remove(parent: BorrowedFd<'_>, name: &CStr) -> io::Result<()> {
+    let mut removal =
+        Removal { top: parent, moved_up: VecDeque::from([name.to_owned()]), count: 0, error: None };
+    while let Some(name) = removal.moved_up.pop_front() {
+        removal.entry(parent, &name, 0);
+    }
+    removal.error.map_or(Ok(()), |errno| Err(errno.into()))
+}
+
+struct Removal<'a> {
+    /// The directory that deep directories are moved up to.
+    top: BorrowedFd<'a>,
+    /// Entries of `top` that are still to be removed.
+    moved_up: VecDeque<CString>,
+    count: u64,
+    error: Option<Errno>,
+}
+
+impl Removal<'_> {
+    fn entry(&mut self, parent: BorrowedFd<'_>, name: &CStr, depth: usize) {
+        if let Err(errno) = self.try_entry(parent, name, depth)
+            && errno != Errno::NOENT
+        {
+            self.error.get_or_insert(errno);
+        }
+    }
+
+    fn try_entry(&mut self, parent: BorrowedFd<'_>, name: &CStr, depth: usize) -> Result<(), Errno> {
+        match changeable(parent, name, || rustix::fs::unlinkat(parent, name, AtFlags::empty())) {
+            Err(Errno::ISDIR) => {}
+            done => return done,
+        }
+        if depth == DEPTH {
+            return self.move_up(parent, name);
+        }
+        let directory = open_directory(parent, name)?;
+        for _ in 0..ROUNDS {
+            self.content(&directory, depth + 1)?;
+            let removed = changeable(parent, name, || rustix::fs::unlinkat(parent, name, AtFlags::REMOVEDIR));
+            match removed {
+                Err(Errno::NOTEMPTY) if self.error.is_none() => {}
+                done => return done,
+            }
+        }
+        Err(Errno::NOTEMPTY)
+    }
+
+    fn content(&mut self, directory: &OwnedFd, depth: usize) -> Result<(), Errno> {
+        for entry in Dir::read_from(directory)? {
+            let entry = entry?;
+            if !matches!(entry.file_name().to_bytes(), b"." | b"..") {
+                self.entry(directory.as_fd(), entry.file_name(), depth);
+            }
+        }
+        Ok(())
+    }
+
+    fn move_up(&mut self, parent: BorrowedFd<'_>, name: &CStr) -> Result<(), Errno> {
+        self.count += 1;
+        let up =
+            CString::new(format!(".deep-{}-{}", std::process::id(), self.count)).map_err(|_| Errno::INVAL)?;
+        changeable(parent, name, || rustix::fs::renameat(parent, name, self.top, &up))?;
+        self.moved_up.push_back(up);
+        Ok(())
+    }
+}
+
+fn open_directory(parent: BorrowedFd<'_>, name: &CStr) -> Result<OwnedFd, Errno> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    rustix::fs::openat(parent, name, flags, Mode::empty())
+}
+
+/// Does it; where an immutable or append-only attribute forbids it, takes that away and does it again.
+fn changeable(
+    parent: BorrowedFd<'_>,
+    name: &CStr,
+    change: impl Fn() -> Result<(), Errno>,
+) -> Result<(), Errno> {
+    match change() {
+        Err(Errno::PERM) => {
+            clear_attributes(parent);
+            clear_attributes_of(parent, name);
+            change()
+        }
+        done => done,
+    }
+}
+
+fn clear_attributes_of(parent: BorrowedFd<'_>, name: &CStr) {
+    let Ok(stat) = rustix::fs::statat(parent, name, AtFlags::SYMLINK_NOFOLLOW) else { return };
+    // Opening a device or a FIFO would do more than look at it.
+    if !matches!(FileType::from_raw_mode(stat.st_mode), FileType::RegularFile | FileType::Directory) {
+        return;
+    }
+    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOFOLLOW | OFlags::NOCTTY | OFlags::CLOEXEC;
+    if let Ok(file) = rustix::fs::openat(parent, name, flags, Mode::empty()) {
+        clear_attributes(file.as_fd());
+    }
+}
+
+fn clear_attributes(file: BorrowedFd<'_>) {
+    let locked = IFlags::IMMUTABLE | IFlags::APPEND;
+    if let Ok(flags) = rustix::fs::ioctl_getflags(file)
+        && flags.intersects(locked)
+    {
+        // The change that is tried again says what is wrong if this fails.
+        let _ = rustix::fs::ioctl_setflags(file, flags - locked);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::{self, File};
+    use std::os::unix::fs::symlink;
+    use std::path::Path;
+
+    use super::*;
+
+    fn remove_in(directory: &Path, name: &str) -> io::Result<()> {
+        remove(File::open(directory).unwrap().as_fd(), &CString::new(name).unwrap())
+    }
+
+    #[test]
+    fn a_tree_goes_and_what_its_links_point_to_stays() {
+        let top = tempfile::tempdir().unwrap();
+        let outside = tempfile::tempdir().unwrap();
+        fs::write(outside.path().join("kept"), "").unwrap();
+        let tree = top.path().join("tree");
+        fs::create_dir_all(tree.join("a/b")).unwrap();
+        fs::write(tree.join("a/file"), "x").unwrap();
+        symlink(outside.path(), tree.join("a/b/link")).unwrap();
+        symlink("/nowhere", tree.join("dangling")).unwrap();
+        remove_in(top.path(), "tree").unwrap();
+        remove_in(top.path(), "tree").unwrap();
+        assert!(outside.path().join("kept").exists());
+        assert_eq!(fs::read_dir(top.path()).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn a_very_deep_and_a_very_wide_tree_go() {
+        let top = tempfile::tempdir().unwrap();
+        let mut directory = rustix::fs::openat(
+            rustix::fs::CWD,
+            top.path(),
+            OFlags::RDONLY | OFlags::DIRECTORY,
+            Mode::empty(),
+        )
+        .unwrap();
+        for _ in 0..3_000 {
+            rustix::fs::mkdirat(&directory, "d", Mode::RWXU).unwrap();
+            directory = open_directory(directory.as_fd(), c"d").unwrap();
+        }
+        for number in 0..3_000 {
+            rustix::fs::mkdirat(&directory, format!("{number}"), Mode::RWXU).unwrap();
+        }
+        remove_in(top.path(), "d").unwrap();
+        assert_eq!(fs::read_dir(top.path()).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn immutable_files_and_directories_go() {
+        let top = tempfile::tempdir().unwrap();
+        let tree = top.path().join("tree");
+        fs::create_dir(&tree).unwrap();
+        fs::write(tree.join("file"), "x").unwrap();
+        for path in [tree.join("file"), tree] {
+            let file = File::open(path).unwrap();
+            let flags = rustix::fs::ioctl_getflags(&file).unwrap();
+            rustix::fs::ioctl_setflags(&file, flags | IFlags::IMMUTABLE).unwrap();
+        }
+        remove_in(top.path(), "tree").unwrap();
+        assert_eq!(fs::read_dir(top.path()).unwrap().count(), 0);
+    }
+}
