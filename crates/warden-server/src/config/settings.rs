@@ -1,0 +1,64 @@
+//! What the domain is told of the configuration.
+
+use std::env;
+use std::io;
+use std::path::{Path, PathBuf, absolute};
+
+use warden_container::settings::{Image, NetworkPool, Settings, UserPool};
+use warden_init::spec::IdRange;
+
+use super::{Config, Server};
+use crate::failure::Failure;
+
+/// LANG of the jobs where the daemon has none itself.
+const LANG: &str = "en_US.UTF-8";
+
+impl Config {
+    /// The domain's settings; paths are made absolute, because helpers do not share the daemon's directory.
+    pub fn settings(&self) -> Result<Settings, Failure> {
+        let server = &self.server;
+        Ok(Settings {
+            depot: whole(&server.depot)?,
+            image: match &server.rootfs {
+                None => Image::Host,
+                Some(path) => Image::Directory(whole(path)?),
+            },
+            helpers: server.helpers_directory()?,
+            cgroup_parent: server.cgroup_parent.clone(),
+            ids: server
+                .user_namespace
+                .then_some(IdRange { host_start: server.host_ids.start, count: server.host_ids.count }),
+            grace_time: server.grace_time,
+            job_output_limit: server.job_output_limit,
+            rlimits: server.rlimits.clone(),
+            max_finished_jobs: server.max_finished_jobs,
+            max_finished_bytes: server.max_finished_bytes,
+            max_running_jobs: server.max_running_jobs,
+            syslog_socket: server.syslog_socket.clone().unwrap_or_else(|| PathBuf::from("/dev/log")),
+            lang: env::var("LANG").ok().filter(|lang| !lang.is_empty()).unwrap_or_else(|| LANG.to_owned()),
+            network: NetworkPool { network: self.network.pool, release_delay: self.network.release_delay },
+            dns_servers: self.network.dns_servers.iter().map(ToString::to_string).collect(),
+            users: UserPool { start: self.users.start, size: self.users.size },
+            allow_nested_warden: server.allow_nested_warden,
+        })
+    }
+}
+
+impl Server {
+    /// The directory of wshd and iomux: the configured one, or that of this very program.
+    pub fn helpers_directory(&self) -> Result<PathBuf, Failure> {
+        if let Some(path) = &self.helpers {
+            return whole(path);
+        }
+        let program =
+            env::current_exe().map_err(|source| Failure::io("finding wardend's own program", source))?;
+        program
+            .parent()
+            .map(Path::to_path_buf)
+            .ok_or_else(|| Failure::file("finding the directory of", &program, io::ErrorKind::NotFound))
+    }
+}
+
+fn whole(path: &Path) -> Result<PathBuf, Failure> {
+    absolute(path).map_err(|source| Failure::file("making absolute", path, source))
+}

@@ -1,0 +1,149 @@
+//! One client: its requests are done one at a time, in order, until it goes or the server drains.
+
+use std::time::Instant;
+
+use tokio::net::UnixStream;
+use warden_container::host::Connection;
+use warden_protocol::Request;
+
+use crate::dispatch::{Refusal, Session, only_looks, waits};
+use crate::drain::Drain;
+use crate::hangup::Hangup;
+use crate::inbox::{Inbox, Next};
+use crate::writer::Writer;
+
+/// The most bytes of a handle in a log line.
+const HANDLE_SHOWN: usize = 64;
+
+/// How a request ended.
+#[derive(Debug)]
+enum Outcome {
+    /// Its answer was sent, or its refusal.
+    Answered(Result<(), Refusal>),
+    /// The client is gone; a job that was waited for goes on.
+    Vanished,
+    /// The server drains; a job that was waited for goes on.
+    Drained,
+}
+
+/// A client's connection.
+#[derive(Debug)]
+pub(crate) struct Client {
+    number: u64,
+    stream: UnixStream,
+    hangup: Hangup,
+    domain: Connection,
+    drain: Drain,
+}
+
+impl Client {
+    /// Takes over a connection that was accepted; `number` names it in the log.
+    pub(crate) fn new(
+        number: u64,
+        stream: UnixStream,
+        domain: Connection,
+        drain: Drain,
+    ) -> std::io::Result<Self> {
+        let hangup = Hangup::of(&stream)?;
+        Ok(Self { number, stream, hangup, domain, drain })
+    }
+
+    /// Serves it until it ends; requests are at most `limit` bytes long.
+    pub(crate) async fn serve(self, limit: usize) {
+        let (stream, mut drain) = (&self.stream, self.drain.clone());
+        let writer = Writer(stream);
+        let mut inbox = Inbox::new(stream, limit);
+        loop {
+            let next = tokio::select! {
+                biased;
+                () = drain.started() => return,
+                next = inbox.next() => next,
+            };
+            let goes_on = match next {
+                Next::Closed => return,
+                Next::Broken(error) => {
+                    tracing::debug!(client = self.number, %error, "closing a connection: not a frame");
+                    if writer.error(&error.to_string()).await.is_ok() {
+                        writer.finish();
+                        inbox.drop_rest().await;
+                    }
+                    return;
+                }
+                Next::Request(body) => match Request::decode(&body) {
+                    Err(error) => {
+                        tracing::debug!(client = self.number, %error, "refusing a request");
+                        writer.error(&error.to_string()).await.is_ok()
+                    }
+                    Ok(request) => {
+                        drop(body);
+                        self.handle(request).await
+                    }
+                },
+            };
+            if !goes_on {
+                return;
+            }
+        }
+    }
+
+    /// Does one request and logs it; false when the connection is at its end.
+    async fn handle(&self, request: Request) -> bool {
+        let line = Line::of(self.number, &request);
+        let outcome = self.outcome(request).await;
+        line.log(&outcome);
+        match outcome {
+            Outcome::Vanished | Outcome::Drained | Outcome::Answered(Err(Refusal::Socket(_))) => false,
+            Outcome::Answered(Ok(())) => true,
+            Outcome::Answered(Err(refusal)) => Writer(&self.stream).error(&refusal.to_string()).await.is_ok(),
+        }
+    }
+
+    /// Does one request; one that waits for a job ends with the client, and with the server.
+    async fn outcome(&self, request: Request) -> Outcome {
+        let session = Session { domain: &self.domain, writer: Writer(&self.stream) };
+        let waits = waits(&request);
+        let mut drain = self.drain.clone();
+        tokio::select! {
+            biased;
+            answered = session.answer(request) => Outcome::Answered(answered),
+            () = self.hangup.happened(), if waits => Outcome::Vanished,
+            () = drain.started(), if waits => Outcome::Drained,
+        }
+    }
+}
+
+/// The log line of one request.
+#[derive(Debug)]
+struct Line {
+    client: u64,
+    command: &'static str,
+    handle: String,
+    quiet: bool,
+    start: Instant,
+}
+
+impl Line {
+    fn of(client: u64, request: &Request) -> Self {
+        let handle = request.handle().unwrap_or_default();
+        let handle = String::from_utf8_lossy(handle.get(..HANDLE_SHOWN).unwrap_or(handle)).into_owned();
+        Self { client, command: request.name(), handle, quiet: only_looks(request), start: Instant::now() }
+    }
+
+    fn log(&self, outcome: &Outcome) {
+        let (failed, outcome) = match outcome {
+            Outcome::Answered(Ok(())) => (false, "ok".to_owned()),
+            Outcome::Answered(Err(refusal)) => (refusal.is_failure(), refusal.to_string()),
+            Outcome::Vanished => (false, "the client is gone".to_owned()),
+            Outcome::Drained => (false, "closed: the server drains".to_owned()),
+        };
+        let (client, command, handle) = (self.client, self.command, self.handle.as_str());
+        let took_ms = self.start.elapsed().as_micros() as f64 / 1000.0;
+        if failed {
+            tracing::warn!(client, handle, took_ms, outcome, "{command}");
+        } else if self.quiet {
+            tracing::debug!(client, handle, took_ms, outcome, "{command}");
+        } else {
+            tracing::info!(client, handle, took_ms, outcome, "{command}");
+        }
+    }
+}

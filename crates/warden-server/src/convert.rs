@@ -1,0 +1,259 @@
+//! Between the protocol's messages and the domain's values: the only place that knows both.
+
+use std::time::Duration;
+
+use warden_container::error::Error;
+use warden_container::info::{CpuStat, Info, MemoryStat};
+use warden_container::request::{Bind, Create, Run, Stop};
+use warden_init::message::Resource;
+use warden_protocol::messages;
+
+/// A container to make; refuses a mode of a bind mount that does not exist.
+pub(crate) fn create(request: messages::CreateRequest) -> Result<Create, Error> {
+    Ok(Create {
+        handle: request.handle,
+        grace_time: request.grace_time.map(|seconds| Duration::from_secs(seconds.into())),
+        network: request.network,
+        rootfs: request.rootfs,
+        binds: request.bind_mounts.into_iter().map(bind).collect::<Result<_, _>>()?,
+    })
+}
+
+fn bind(mount: messages::create_request::BindMount) -> Result<Bind, Error> {
+    let mode = mount.mode.and_then(|mode| messages::create_request::Mode::try_from(mode).ok());
+    let writable = match mode.ok_or(Error::UnknownBindMode)? {
+        messages::create_request::Mode::Ro => false,
+        messages::create_request::Mode::Rw => true,
+    };
+    Ok(Bind {
+        source: mount.src_path.unwrap_or_default(),
+        destination: mount.dst_path.unwrap_or_default(),
+        writable,
+    })
+}
+
+/// A script to run.
+pub(crate) fn run(request: messages::RunRequest) -> Run {
+    Run {
+        script: request.script.unwrap_or_default(),
+        privileged: request.privileged.unwrap_or(false),
+        rlimits: request.rlimits.as_ref().map(limits).unwrap_or_default(),
+        discard_output: request.discard_output.unwrap_or(false),
+        log_tag: request.log_tag,
+    }
+}
+
+/// A script to run, the same fields under another name.
+pub(crate) fn spawn(request: messages::SpawnRequest) -> Run {
+    run(messages::RunRequest {
+        handle: request.handle,
+        script: request.script,
+        privileged: request.privileged,
+        rlimits: request.rlimits,
+        discard_output: request.discard_output,
+        log_tag: request.log_tag,
+    })
+}
+
+/// How to stop.
+pub(crate) fn stop(request: &messages::StopRequest) -> Stop {
+    Stop { background: request.background.unwrap_or(false), kill: request.kill.unwrap_or(false) }
+}
+
+/// The limits that are set.
+fn limits(limits: &messages::ResourceLimits) -> Vec<(Resource, u64)> {
+    let all = [
+        (Resource::As, limits.r#as),
+        (Resource::Core, limits.core),
+        (Resource::Cpu, limits.cpu),
+        (Resource::Data, limits.data),
+        (Resource::Fsize, limits.fsize),
+        (Resource::Locks, limits.locks),
+        (Resource::Memlock, limits.memlock),
+        (Resource::Msgqueue, limits.msgqueue),
+        (Resource::Nice, limits.nice),
+        (Resource::Nofile, limits.nofile),
+        (Resource::Nproc, limits.nproc),
+        (Resource::Rss, limits.rss),
+        (Resource::Rtprio, limits.rtprio),
+        (Resource::Sigpending, limits.sigpending),
+        (Resource::Stack, limits.stack),
+    ];
+    all.into_iter().filter_map(|(resource, limit)| Some((resource, limit?))).collect()
+}
+
+/// A container at one moment.
+pub(crate) fn info(info: Info) -> messages::InfoResponse {
+    messages::InfoResponse {
+        state: Some(info.state.to_string().into_bytes()),
+        events: info.events.into_iter().map(String::into_bytes).collect(),
+        host_ip: Some(info.host_ip.to_string().into_bytes()),
+        container_ip: Some(info.container_ip.to_string().into_bytes()),
+        container_path: Some(info.path.into_os_string().into_encoded_bytes()),
+        memory_stat: info.memory.map(memory),
+        cpu_stat: info.cpu.map(cpu),
+        job_ids: info.jobs.into_iter().map(u64::from).collect(),
+        ..messages::InfoResponse::default()
+    }
+}
+
+fn cpu(stat: CpuStat) -> messages::CpuStat {
+    messages::CpuStat { usage: stat.usage, user: stat.user, system: stat.system }
+}
+
+fn memory(stat: MemoryStat) -> messages::MemoryStat {
+    messages::MemoryStat {
+        cache: stat.cache,
+        rss: stat.rss,
+        mapped_file: stat.mapped_file,
+        pgpgin: stat.pgpgin,
+        pgpgout: stat.pgpgout,
+        swap: stat.swap,
+        pgfault: stat.pgfault,
+        pgmajfault: stat.pgmajfault,
+        inactive_anon: stat.inactive_anon,
+        active_anon: stat.active_anon,
+        inactive_file: stat.inactive_file,
+        active_file: stat.active_file,
+        unevictable: stat.unevictable,
+        hierarchical_memory_limit: stat.hierarchical_memory_limit,
+        hierarchical_memsw_limit: stat.hierarchical_memsw_limit,
+        total_cache: stat.total_cache,
+        total_rss: stat.total_rss,
+        total_mapped_file: stat.total_mapped_file,
+        total_pgpgin: stat.total_pgpgin,
+        total_pgpgout: stat.total_pgpgout,
+        total_swap: stat.total_swap,
+        total_pgfault: stat.total_pgfault,
+        total_pgmajfault: stat.total_pgmajfault,
+        total_inactive_anon: stat.total_inactive_anon,
+        total_active_anon: stat.total_active_anon,
+        total_inactive_file: stat.total_inactive_file,
+        total_active_file: stat.total_active_file,
+        total_unevictable: stat.total_unevictable,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+
+    use warden_container::state::State;
+
+    use super::*;
+
+    fn mount(mode: Option<i32>) -> messages::create_request::BindMount {
+        messages::create_request::BindMount {
+            src_path: Some(b"/s\xff".into()),
+            dst_path: Some(b"/d".into()),
+            mode,
+        }
+    }
+
+    #[test]
+    fn a_create_keeps_every_field_and_every_byte() {
+        let request = messages::CreateRequest {
+            bind_mounts: vec![mount(Some(0)), mount(Some(1))],
+            grace_time: Some(0),
+            handle: Some(b"h\xfe".into()),
+            network: Some(b"10.254.0.4".into()),
+            rootfs: Some(b"/r".into()),
+        };
+        let made = create(request).unwrap();
+        assert_eq!(made.handle, Some(b"h\xfe".to_vec()));
+        assert_eq!(made.grace_time, Some(Duration::ZERO));
+        assert_eq!((made.network, made.rootfs), (Some(b"10.254.0.4".to_vec()), Some(b"/r".to_vec())));
+        let binds: Vec<_> =
+            made.binds.into_iter().map(|bind| (bind.source, bind.destination, bind.writable)).collect();
+        assert_eq!(
+            binds,
+            [(b"/s\xff".to_vec(), b"/d".to_vec(), false), (b"/s\xff".to_vec(), b"/d".to_vec(), true)]
+        );
+        let plain = create(messages::CreateRequest::default()).unwrap();
+        assert!(plain.handle.is_none() && plain.grace_time.is_none() && plain.binds.is_empty());
+    }
+
+    #[test]
+    fn an_unknown_mode_is_refused_in_the_original_s_words() {
+        for mode in [Some(2), Some(-1), None] {
+            let request = messages::CreateRequest { bind_mounts: vec![mount(mode)], ..Default::default() };
+            assert_eq!(create(request).unwrap_err().to_string(), "Unknown mode");
+        }
+    }
+
+    #[test]
+    fn a_run_has_the_declared_defaults_and_only_the_limits_that_are_set() {
+        let plain = run(messages::RunRequest { script: Some(b"\xff".into()), ..Default::default() });
+        assert_eq!(plain.script, b"\xff");
+        assert!(
+            !plain.privileged && !plain.discard_output && plain.rlimits.is_empty() && plain.log_tag.is_none()
+        );
+        let limits = messages::ResourceLimits { r#as: Some(1), stack: Some(0), ..Default::default() };
+        let full = spawn(messages::SpawnRequest {
+            handle: Some(b"h".into()),
+            script: Some(b"s".into()),
+            privileged: Some(true),
+            rlimits: Some(limits),
+            discard_output: Some(true),
+            log_tag: Some(b"t".into()),
+        });
+        assert!(full.privileged && full.discard_output);
+        assert_eq!(full.rlimits, [(Resource::As, 1), (Resource::Stack, 0)]);
+        assert_eq!(full.log_tag, Some(b"t".to_vec()));
+    }
+
+    #[test]
+    fn every_limit_reaches_its_own_resource() {
+        let all = messages::ResourceLimits {
+            r#as: Some(1),
+            core: Some(2),
+            cpu: Some(3),
+            data: Some(4),
+            fsize: Some(5),
+            locks: Some(6),
+            memlock: Some(7),
+            msgqueue: Some(8),
+            nice: Some(9),
+            nofile: Some(10),
+            nproc: Some(11),
+            rss: Some(12),
+            rtprio: Some(13),
+            sigpending: Some(14),
+            stack: Some(15),
+        };
+        let read = limits(&all);
+        assert!(read.is_sorted_by_key(|(resource, _)| *resource));
+        assert_eq!(read.iter().map(|(_, limit)| *limit).collect::<Vec<_>>(), (1..=15).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn stop_has_the_declared_defaults() {
+        let plain = stop(&messages::StopRequest::default());
+        assert!(!plain.background && !plain.kill);
+        let request =
+            messages::StopRequest { background: Some(true), kill: Some(true), ..Default::default() };
+        assert!(stop(&request).background && stop(&request).kill);
+    }
+
+    #[test]
+    fn info_tells_what_the_domain_knows_and_nothing_else() {
+        let told = info(Info {
+            state: State::Stopped,
+            events: vec!["out of memory".to_owned()],
+            host_ip: Ipv4Addr::new(10, 254, 0, 1),
+            container_ip: Ipv4Addr::new(10, 254, 0, 2),
+            path: "/depot/id".into(),
+            memory: Some(MemoryStat { rss: Some(7), total_unevictable: Some(0), ..MemoryStat::default() }),
+            cpu: None,
+            jobs: vec![1, 4_294_967_295],
+        });
+        assert_eq!(told.state, Some(b"stopped".to_vec()));
+        assert_eq!(told.events, [b"out of memory".to_vec()]);
+        assert_eq!(told.host_ip, Some(b"10.254.0.1".to_vec()));
+        assert_eq!(told.container_path, Some(b"/depot/id".to_vec()));
+        let memory = told.memory_stat.unwrap();
+        assert_eq!((memory.rss, memory.total_unevictable, memory.cache), (Some(7), Some(0), None));
+        assert!(told.cpu_stat.is_none() && told.disk_stat.is_none() && told.bandwidth_stat.is_none());
+        assert_eq!(told.job_ids, [1, 4_294_967_295]);
+    }
+}

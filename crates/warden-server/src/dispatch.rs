@@ -1,0 +1,133 @@
+//! Hands each request to the domain and answers it.
+//!
+//! A handle is looked up before anything else is examined, as in the original.
+
+mod containers;
+mod jobs;
+
+use std::io;
+use std::sync::Arc;
+
+use warden_container::container::Container;
+use warden_container::error::Error;
+use warden_container::host::Connection;
+use warden_protocol::messages::{EchoResponse, ListResponse, PingResponse};
+use warden_protocol::output::TooLong;
+use warden_protocol::{Request, Response};
+
+use crate::writer::Writer;
+
+/// One client, as the commands see it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Session<'a> {
+    pub(crate) domain: &'a Connection,
+    pub(crate) writer: Writer<'a>,
+}
+
+/// Why a request has no answer, or none but an error.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Refusal {
+    /// The domain refused, or failed.
+    #[error(transparent)]
+    Domain(#[from] Error),
+    /// The answer would be longer than protobuf allows.
+    #[error(transparent)]
+    TooLong(#[from] TooLong),
+    /// A command of a later version.
+    #[error("{0}: not implemented yet")]
+    NotImplemented(&'static str),
+    /// A job's output could not be opened.
+    #[error("opening {stream} of job {job}: {source}")]
+    Output { job: u32, stream: &'static str, source: io::Error },
+    /// The client cannot be told anything any more.
+    #[error("sending the answer: {0}")]
+    Socket(io::Error),
+}
+
+impl Refusal {
+    /// Whether the fault is the server's, and its operator should know.
+    pub(crate) fn is_failure(&self) -> bool {
+        matches!(self, Self::Output { .. } | Self::Domain(Error::Failed { .. } | Error::TimedOut { .. }))
+    }
+}
+
+/// Whether a request waits for a job, so that a client that vanished need not be waited for.
+pub(crate) fn waits(request: &Request) -> bool {
+    matches!(request, Request::Run(_) | Request::Link(_) | Request::Stream(_))
+}
+
+/// Whether a request changes nothing, and its log line is only of interest when something is examined.
+pub(crate) fn only_looks(request: &Request) -> bool {
+    matches!(request, Request::Ping(_) | Request::Echo(_) | Request::List(_) | Request::Info(_))
+}
+
+impl Session<'_> {
+    /// Does a request and sends its answer; a refusal is sent by the caller.
+    pub(crate) async fn answer(&self, request: Request) -> Result<(), Refusal> {
+        let response = match request {
+            Request::Run(run) => return self.run(run).await,
+            Request::Link(link) => return self.link(link).await,
+            Request::Stream(stream) => return self.stream(stream).await,
+            other => self.respond(other).await?,
+        };
+        self.writer.response(&response).await.map_err(Refusal::Socket)
+    }
+
+    /// Does a request that has one short answer.
+    async fn respond(&self, request: Request) -> Result<Response, Refusal> {
+        Ok(match request {
+            Request::Ping(_) => Response::Ping(PingResponse::default()),
+            Request::Echo(echo) => Response::Echo(EchoResponse { message: echo.message }),
+            Request::List(_) => Response::List(ListResponse { handles: self.domain.list() }),
+            Request::Create(create) => self.create(create).await?,
+            Request::Info(info) => self.info(info).await?,
+            Request::Stop(stop) => self.stop(stop).await?,
+            Request::Destroy(destroy) => self.destroy(destroy).await?,
+            Request::Spawn(spawn) => self.spawn(spawn).await?,
+            later => {
+                self.container(later.handle())?;
+                return Err(Refusal::NotImplemented(later.name()));
+            }
+        })
+    }
+
+    /// Finds a container; from now on this connection references it.
+    fn container(&self, handle: Option<&[u8]>) -> Result<Arc<Container>, Error> {
+        self.domain.container(handle.unwrap_or_default())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_requests_that_wait_for_a_job_end_with_their_client() {
+        let waiting = ["run", "link", "stream"].map(|name| Request::new(name).unwrap());
+        assert!(waiting.iter().all(waits));
+        for name in
+            ["create", "stop", "destroy", "spawn", "copy_in", "copy_out", "limit_memory", "ping", "info"]
+        {
+            assert!(!waits(&Request::new(name).unwrap()), "{name}");
+        }
+    }
+
+    #[test]
+    fn what_the_client_did_wrong_is_no_failure_of_the_server() {
+        let io = || io::Error::from_raw_os_error(5);
+        assert!(Refusal::Domain(Error::Failed { action: "mounting /x".into(), source: io() }).is_failure());
+        assert!(Refusal::Domain(Error::TimedOut { action: "stopping".into(), seconds: 3 }).is_failure());
+        assert!(Refusal::Output { job: 1, stream: "stdout", source: io() }.is_failure());
+        for refusal in [
+            Refusal::Domain(Error::UnknownHandle),
+            Refusal::Domain(Error::NoSuchJob),
+            Refusal::TooLong(TooLong(1 << 32)),
+            Refusal::NotImplemented("net_in"),
+            Refusal::Socket(io()),
+        ] {
+            assert!(!refusal.is_failure(), "{refusal}");
+        }
+        assert_eq!(Refusal::NotImplemented("net_in").to_string(), "net_in: not implemented yet");
+        assert_eq!(Refusal::Domain(Error::UnknownHandle).to_string(), "unknown handle");
+    }
+}

@@ -1,0 +1,167 @@
+//! The daemon's life: start in order, serve, drain.
+//!
+//! Nothing that another daemon may hold (pidfile, socket, port) is found taken after containers were touched: the
+//! domain's start removes what an earlier daemon left, and must not take a living one's for that.
+
+use std::process::ExitCode;
+use std::time::Duration;
+
+use tokio::net::{TcpListener, UnixListener, UnixStream};
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio::time::{sleep, timeout};
+use warden_container::host::Host;
+
+use crate::config::Config;
+use crate::connection::Client;
+use crate::drain::{Drain, Order, Signals};
+use crate::failure::Failure;
+use crate::listener::{self, Listener, SocketFile};
+use crate::pidfile::Pidfile;
+use crate::{descriptors, health};
+
+/// How long to wait when a connection cannot be accepted, mostly for want of descriptors.
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// How long work on other threads is waited for at the end.
+const FAREWELL: Duration = Duration::from_secs(1);
+
+/// Serves until a signal ends it.
+pub(crate) fn run(config: &Config) -> Result<ExitCode, Failure> {
+    if !rustix::process::geteuid().is_root() {
+        return Err(Failure::NotRoot);
+    }
+    descriptors::raise();
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    let runtime = runtime.map_err(|source| Failure::io("starting the runtime", source))?;
+    let outcome = runtime.block_on(start(config));
+    runtime.shutdown_timeout(FAREWELL);
+    outcome.map(|()| ExitCode::SUCCESS)
+}
+
+/// Starts everything in order, then serves.
+async fn start(config: &Config) -> Result<(), Failure> {
+    let mut signals = Signals::catch()?;
+    let settings = config.settings()?;
+    let mut pidfile = config.server.pidfile.as_deref().map(Pidfile::lock).transpose()?;
+    listener::refuse_live(&config.server.unix_domain_path)?;
+    let health = health::listen(config.health_check_port).await?;
+    let host = tokio::select! {
+        host = Host::start(settings) => host?,
+        () = signals.end() => return Ok(()),
+    };
+    let served = async {
+        let socket = Listener::bind(&config.server.unix_domain_path, config.server.unix_domain_permissions)?;
+        pidfile.as_mut().map(Pidfile::write).transpose()?;
+        log_start(config, &health);
+        let health = tokio::spawn(health::serve(health));
+        serve(config, &host, socket, &mut signals).await;
+        health.abort();
+        Ok(())
+    };
+    let outcome = served.await;
+    host.shutdown().await;
+    outcome
+}
+
+fn log_start(config: &Config, health: &TcpListener) {
+    let port = health.local_addr().map(|address| address.port()).unwrap_or_default();
+    let version = env!("CARGO_PKG_VERSION");
+    tracing::info!(
+        health_check_port = port,
+        version,
+        "Listening on {}",
+        config.server.unix_domain_path.display()
+    );
+}
+
+/// Accepts clients until a signal, then lets their requests end.
+async fn serve(config: &Config, host: &Host, listener: Listener, signals: &mut Signals) {
+    let mut clients = Clients::new(host, config.server.max_request_bytes);
+    let order = tokio::select! {
+        order = signals.next() => order,
+        () = clients.accept(&listener.socket) => Order::End,
+    };
+    drop(listener.socket);
+    clients.drain(order, config.server.drain_timeout, listener.file, signals).await;
+    tracing::info!("ended; containers and their jobs go on");
+}
+
+/// The connections.
+struct Clients<'a> {
+    host: &'a Host,
+    limit: usize,
+    start_drain: watch::Sender<bool>,
+    drain: Drain,
+    tasks: JoinSet<()>,
+    count: u64,
+}
+
+impl<'a> Clients<'a> {
+    fn new(host: &'a Host, limit: usize) -> Self {
+        let (start_drain, drain) = Drain::new();
+        Self { host, limit, start_drain, drain, tasks: JoinSet::new(), count: 0 }
+    }
+
+    /// Takes in clients for ever.
+    async fn accept(&mut self, socket: &UnixListener) {
+        loop {
+            tokio::select! {
+                accepted = socket.accept() => match accepted {
+                    Ok((stream, _)) => self.add(stream),
+                    Err(error) => {
+                        tracing::warn!(%error, "accepting a connection");
+                        sleep(PAUSE).await;
+                    }
+                },
+                Some(ended) = self.tasks.join_next() => log_end(ended),
+            }
+        }
+    }
+
+    /// Waits for the last request: without a limit after SIGUSR2, for a limited time after SIGTERM and SIGINT.
+    async fn drain(&mut self, order: Order, limit: Duration, file: SocketFile, signals: &mut Signals) {
+        tracing::info!(connections = self.tasks.len(), "draining");
+        self.start_drain.send_replace(true);
+        if order == Order::Drain {
+            tokio::select! {
+                () = self.all_done() => return file.leave(),
+                () = signals.end() => {}
+            }
+        }
+        drop(file);
+        let reason = tokio::select! {
+            done = timeout(limit, self.all_done()) => match done {
+                Ok(()) => return,
+                Err(_) => "drain_timeout passed",
+            },
+            () = signals.end() => "a second signal",
+        };
+        tracing::warn!(connections = self.tasks.len(), reason, "requests under way are given up");
+        self.tasks.shutdown().await;
+    }
+
+    fn add(&mut self, stream: UnixStream) {
+        self.count += 1;
+        let number = self.count;
+        match Client::new(number, stream, self.host.connect(), self.drain.clone()) {
+            Ok(client) => {
+                self.tasks.spawn(client.serve(self.limit));
+            }
+            Err(error) => tracing::warn!(client = number, %error, "taking over a connection"),
+        }
+    }
+
+    async fn all_done(&mut self) {
+        while let Some(ended) = self.tasks.join_next().await {
+            log_end(ended);
+        }
+    }
+}
+
+/// A panic ends its own connection only, but is never silent.
+fn log_end(ended: Result<(), tokio::task::JoinError>) {
+    if let Err(error) = ended {
+        tracing::error!(%error, "a connection's task failed");
+    }
+}
