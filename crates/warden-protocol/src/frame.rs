@@ -85,12 +85,16 @@ impl Decoder {
     fn read_header(&self, buffer: &[u8]) -> Result<Option<Header>, FrameError> {
         let digits = buffer.iter().take_while(|byte| byte.is_ascii_digit()).count();
         let (number, rest) = buffer.split_at(digits);
+        // A zero in front is wrong at the second digit, so it comes before the number of digits: what is wrong must not
+        // depend on how the bytes arrive.
+        if digits > 1 && number[0] == b'0' {
+            return Err(FrameError::NotDecimal(escape(first_line(buffer))));
+        }
         if digits > self.limit.to_string().len() {
             return Err(self.too_long(number));
         }
-        let leading_zero = digits > 1 && number[0] == b'0';
         let terminated = rest.starts_with(b"\r\n");
-        if leading_zero || !(terminated || b"\r\n".starts_with(rest)) || (digits == 0 && !rest.is_empty()) {
+        if !(terminated || b"\r\n".starts_with(rest)) || (digits == 0 && !rest.is_empty()) {
             return Err(FrameError::NotDecimal(escape(first_line(buffer))));
         }
         if !terminated {
