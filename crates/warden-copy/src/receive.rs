@@ -1,0 +1,318 @@
+//! The receiving side: reads records and creates what they name, entry by entry, below one directory.
+
+use std::io::{BufReader, Read};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use rustix::fs::{AtFlags, Mode, OFlags};
+use rustix::io::Errno;
+
+use crate::Totals;
+use crate::error::{CopyError, Step, errno_of};
+use crate::record::{Record, is_entry_name};
+use crate::send::MAX_DEPTH;
+
+const PIECE: usize = 64 * 1024;
+
+/// The name under which a file is written until it is complete. Not derived from its final name, which may be of the
+/// greatest length already.
+const UNFINISHED: &[u8] = b".warden-copy-unfinished";
+
+/// A directory that is being filled.
+struct Level {
+    directory: OwnedFd,
+    /// Permission bits to set when it is complete; none for the target itself when it was there before.
+    mode: Option<u32>,
+    /// Length of its path.
+    path: usize,
+}
+
+struct Receiver<'a, R: Read> {
+    input: BufReader<R>,
+    path: Vec<u8>,
+    totals: Totals,
+    report: &'a mut dyn FnMut(Totals),
+    buffer: Vec<u8>,
+}
+
+/// Receives one source to `target`, as rsync would place it: into `target` when it is a directory, else as `target`,
+/// whose last component may be missing.
+///
+/// Fails at the first entry that cannot be created; what was complete by then stays.
+pub fn receive(target: &[u8], input: impl Read, report: &mut dyn FnMut(Totals)) -> Result<Totals, CopyError> {
+    let mut receiver = Receiver {
+        input: BufReader::with_capacity(PIECE, input),
+        path: target.to_vec(),
+        totals: Totals::default(),
+        report,
+        buffer: vec![0; PIECE],
+    };
+    receiver.run(target)?;
+    Ok(receiver.totals)
+}
+
+impl<R: Read> Receiver<'_, R> {
+    fn failed(&self, step: Step, errno: Errno) -> CopyError {
+        CopyError { step, path: self.path.clone(), errno }
+    }
+
+    fn protocol(&self) -> CopyError {
+        self.failed(Step::Protocol, Errno::BADMSG)
+    }
+
+    fn record(&mut self) -> Result<Record, CopyError> {
+        Record::read(&mut self.input).map_err(|error| match error.kind() {
+            std::io::ErrorKind::InvalidData => self.protocol(),
+            _ => self.failed(Step::Stream, errno_of(&error)),
+        })
+    }
+
+    fn run(&mut self, target: &[u8]) -> Result<(), CopyError> {
+        match self.record()? {
+            Record::Directory { mode, name } => {
+                let top = self.directory_target(target, &name, mode)?;
+                self.tree(top)?;
+            }
+            Record::File { mode, name } => {
+                let (directory, name) = self.file_target(target, &name)?;
+                self.file(directory.as_fd(), &name, mode)?;
+            }
+            Record::Link { name, target: to } => {
+                let (directory, name) = self.file_target(target, &name)?;
+                self.link(directory.as_fd(), &name, &to)?;
+            }
+            _ => return Err(self.protocol()),
+        }
+        match self.record()? {
+            Record::Done => Ok(()),
+            _ => Err(self.protocol()),
+        }
+    }
+
+    /// Opens the target when it is a directory; none when there is nothing.
+    fn existing_directory(&self, target: &[u8]) -> Result<Option<OwnedFd>, CopyError> {
+        let path = if target.is_empty() { b"." } else { target };
+        match rustix::fs::open(path, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty()) {
+            Ok(directory) => Ok(Some(directory)),
+            Err(Errno::NOENT) => Ok(None),
+            Err(errno) => Err(self.failed(Step::Open, errno)),
+        }
+    }
+
+    /// Opens the directory that the target is in, which must be there, and names the target in it.
+    fn parent(&self, target: &[u8]) -> Result<(OwnedFd, Vec<u8>), CopyError> {
+        let end = target.iter().rposition(|byte| *byte != b'/').map_or(0, |last| last + 1);
+        let trimmed = target.get(..end).unwrap_or_default();
+        let (parent, name) = match trimmed.iter().rposition(|byte| *byte == b'/') {
+            Some(slash) => {
+                (trimmed.get(..=slash).unwrap_or_default(), trimmed.get(slash + 1..).unwrap_or_default())
+            }
+            None => (&b"."[..], trimmed),
+        };
+        if !is_entry_name(name) {
+            let errno = if name.len() > crate::record::MAX_NAME { Errno::NAMETOOLONG } else { Errno::INVAL };
+            return Err(self.failed(Step::Open, errno));
+        }
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let directory =
+            rustix::fs::open(parent, flags, Mode::empty()).map_err(|e| self.failed(Step::Open, e))?;
+        Ok((directory, name.to_vec()))
+    }
+
+    /// Finds or makes the directory that a source directory goes to; an empty name means its content only.
+    fn directory_target(&mut self, target: &[u8], name: &[u8], mode: u32) -> Result<Level, CopyError> {
+        let outer = match self.existing_directory(target)? {
+            Some(directory) => directory,
+            None => {
+                let (parent, last) = self.parent(target)?;
+                self.make_directory(parent.as_fd(), &last)?
+            }
+        };
+        self.totals.entries += 1;
+        if name.is_empty() {
+            return Ok(Level { directory: outer, mode: Some(mode), path: self.path.len() });
+        }
+        self.push(name)?;
+        let directory = self.make_directory(outer.as_fd(), name)?;
+        Ok(Level { directory, mode: Some(mode), path: self.path.len() })
+    }
+
+    /// Finds the directory and the name that a source file goes to.
+    fn file_target(&mut self, target: &[u8], name: &[u8]) -> Result<(OwnedFd, Vec<u8>), CopyError> {
+        let existing = match self.existing_directory(target) {
+            // Something else is there: it is replaced.
+            Err(CopyError { errno: Errno::NOTDIR, .. }) if !target.ends_with(b"/") => None,
+            other => other?,
+        };
+        if let Some(directory) = existing {
+            self.push(name)?;
+            return Ok((directory, name.to_vec()));
+        }
+        let (parent, last) = self.parent(target)?;
+        if !target.ends_with(b"/") {
+            return Ok((parent, last));
+        }
+        let directory = self.make_directory(parent.as_fd(), &last)?;
+        let _ = rustix::fs::fchmod(&directory, Mode::from_raw_mode(0o755));
+        self.push(name)?;
+        Ok((directory, name.to_vec()))
+    }
+
+    /// Adds an entry's name to the path, after a look at it: a sender may be hostile.
+    fn push(&mut self, name: &[u8]) -> Result<(), CopyError> {
+        if !is_entry_name(name) {
+            return Err(self.protocol());
+        }
+        if self.path.last() != Some(&b'/') {
+            self.path.push(b'/');
+        }
+        self.path.extend_from_slice(name);
+        Ok(())
+    }
+
+    /// Makes a directory, or takes the one that is there; what else has the name is replaced.
+    fn make_directory(&self, parent: BorrowedFd<'_>, name: &[u8]) -> Result<OwnedFd, CopyError> {
+        let open = || {
+            let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+            rustix::fs::openat(parent, name, flags, Mode::empty())
+        };
+        let create = || rustix::fs::mkdirat(parent, name, Mode::from_raw_mode(0o700));
+        match create() {
+            Ok(()) | Err(Errno::EXIST) => {}
+            Err(errno) => return Err(self.failed(Step::CreateDirectory, errno)),
+        }
+        match open() {
+            Err(Errno::NOTDIR | Errno::LOOP) => {
+                rustix::fs::unlinkat(parent, name, AtFlags::empty())
+                    .and_then(|()| create())
+                    .map_err(|e| self.failed(Step::CreateDirectory, e))?;
+                open().map_err(|e| self.failed(Step::Open, e))
+            }
+            other => other.map_err(|e| self.failed(Step::Open, e)),
+        }
+    }
+
+    /// Fills a directory and those below it.
+    fn tree(&mut self, top: Level) -> Result<(), CopyError> {
+        let mut stack = vec![top];
+        while let Some(level) = stack.last() {
+            self.path.truncate(level.path);
+            match self.record()? {
+                Record::Directory { mode, name } => {
+                    self.push(&name)?;
+                    if stack.len() >= MAX_DEPTH {
+                        return Err(self.failed(Step::CreateDirectory, Errno::LOOP));
+                    }
+                    let directory = self.make_directory(level.directory.as_fd(), &name)?;
+                    self.totals.entries += 1;
+                    stack.push(Level { directory, mode: Some(mode), path: self.path.len() });
+                }
+                Record::File { mode, name } => {
+                    self.push(&name)?;
+                    self.file(level.directory.as_fd(), &name, mode)?;
+                }
+                Record::Link { name, target } => {
+                    self.push(&name)?;
+                    self.link(level.directory.as_fd(), &name, &target)?;
+                }
+                Record::Skipped => self.totals.skipped += 1,
+                Record::Up => {
+                    if let Some(Level { directory, mode: Some(mode), .. }) = stack.pop() {
+                        // The target itself may belong to somebody else and be writable all the same.
+                        match rustix::fs::fchmod(&directory, Mode::from_raw_mode(mode & 0o7777)) {
+                            Err(Errno::PERM) if stack.is_empty() => {}
+                            result => result.map_err(|e| self.failed(Step::Permissions, e))?,
+                        }
+                    }
+                }
+                Record::Data { .. } | Record::End { .. } | Record::Done => return Err(self.protocol()),
+            }
+        }
+        Ok(())
+    }
+
+    /// Receives a file under a temporary name and puts it into place when it is complete.
+    fn file(&mut self, parent: BorrowedFd<'_>, name: &[u8], mode: u32) -> Result<(), CopyError> {
+        let file = self.unfinished(parent)?;
+        let result = self
+            .content(file.as_fd())
+            .and_then(|()| {
+                rustix::fs::fchmod(&file, Mode::from_raw_mode(mode & 0o7777))
+                    .map_err(|e| self.failed(Step::Permissions, e))
+            })
+            .and_then(|()| self.put_into_place(parent, name));
+        if result.is_err() {
+            let _ = rustix::fs::unlinkat(parent, UNFINISHED, AtFlags::empty());
+        }
+        result
+    }
+
+    /// Creates the temporary file; one that an interrupted copy left is replaced.
+    fn unfinished(&self, parent: BorrowedFd<'_>) -> Result<OwnedFd, CopyError> {
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let create = || rustix::fs::openat(parent, UNFINISHED, flags, Mode::from_raw_mode(0o600));
+        match create() {
+            Err(Errno::EXIST) => {
+                let _ = rustix::fs::unlinkat(parent, UNFINISHED, AtFlags::empty());
+                create()
+            }
+            other => other,
+        }
+        .map_err(|e| self.failed(Step::CreateFile, e))
+    }
+
+    fn put_into_place(&mut self, parent: BorrowedFd<'_>, name: &[u8]) -> Result<(), CopyError> {
+        rustix::fs::renameat(parent, UNFINISHED, parent, name).map_err(|e| self.failed(Step::Rename, e))?;
+        self.totals.entries += 1;
+        (self.report)(self.totals);
+        Ok(())
+    }
+
+    fn link(&mut self, parent: BorrowedFd<'_>, name: &[u8], target: &[u8]) -> Result<(), CopyError> {
+        let _ = rustix::fs::unlinkat(parent, UNFINISHED, AtFlags::empty());
+        rustix::fs::symlinkat(target, parent, UNFINISHED).map_err(|e| self.failed(Step::CreateLink, e))?;
+        self.put_into_place(parent, name).inspect_err(|_| {
+            let _ = rustix::fs::unlinkat(parent, UNFINISHED, AtFlags::empty());
+        })
+    }
+
+    /// Receives the content of one file.
+    fn content(&mut self, file: BorrowedFd<'_>) -> Result<(), CopyError> {
+        loop {
+            match self.record()? {
+                Record::Data { offset, length } => self.data(file, offset, length)?,
+                Record::End { length } => {
+                    return rustix::fs::ftruncate(file, length).map_err(|e| self.failed(Step::Write, e));
+                }
+                _ => return Err(self.protocol()),
+            }
+        }
+    }
+
+    fn data(&mut self, file: BorrowedFd<'_>, mut offset: u64, length: u32) -> Result<(), CopyError> {
+        let mut left = length as usize;
+        while left > 0 {
+            let mut buffer = std::mem::take(&mut self.buffer);
+            let want = left.min(buffer.len());
+            let piece = buffer.get_mut(..want).unwrap_or_default();
+            let read =
+                self.input.read_exact(piece).map_err(|error| self.failed(Step::Stream, errno_of(&error)));
+            let written = read.and_then(|()| self.write_at(file, piece, offset));
+            self.buffer = buffer;
+            written?;
+            left -= want;
+            offset += want as u64;
+            self.totals.bytes += want as u64;
+            (self.report)(self.totals);
+        }
+        Ok(())
+    }
+
+    fn write_at(&self, file: BorrowedFd<'_>, mut piece: &[u8], mut offset: u64) -> Result<(), CopyError> {
+        while !piece.is_empty() {
+            let written = rustix::io::pwrite(file, piece, offset).map_err(|e| self.failed(Step::Write, e))?;
+            piece = piece.get(written..).unwrap_or_default();
+            offset = offset.checked_add(written as u64).ok_or_else(|| self.protocol())?;
+        }
+        Ok(())
+    }
+}
