@@ -53,6 +53,20 @@ lint: setup ## Check format, lints, and the rules between the crates.
 	RUSTDOCFLAGS="-D warnings" cargo doc --locked --workspace --no-deps --quiet
 	scripts/check-rooms
 
+.PHONY: bench
+bench: build ## Push 100 MB of output through run and stream, round after round, beside other jobs.
+	cargo run --locked --release -p warden-tests --bin output-rounds
+
+# The fuzzer needs the nightly compiler and nothing else: libfuzzer-sys brings the fuzzer, these flags the coverage.
+FUZZ_FLAGS := -C passes=sancov-module -C llvm-args=-sanitizer-coverage-level=4 -C llvm-args=-sanitizer-coverage-inline-8bit-counters -C llvm-args=-sanitizer-coverage-pc-table -C llvm-args=-sanitizer-coverage-trace-compares -Z sanitizer=address --cfg fuzzing
+FUZZ_SECONDS ?= 60
+
+.PHONY: fuzz
+fuzz: ## Feed mutated frames and messages to the decoder for FUZZ_SECONDS (60); needs the nightly toolchain.
+	RUSTFLAGS="$(FUZZ_FLAGS)" cargo +nightly build --locked --release --manifest-path fuzz/Cargo.toml --target $(TRIPLE) --bin frames
+	@mkdir -p fuzz/artifacts fuzz/target/corpus
+	fuzz/target/$(TRIPLE)/release/frames -max_total_time=$(FUZZ_SECONDS) -artifact_prefix=fuzz/artifacts/ fuzz/target/corpus fuzz/corpus/frames
+
 .PHONY: clean
 clean: ## Remove everything that was built.
 	rm -rf target fuzz/target
