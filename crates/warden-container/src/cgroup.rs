@@ -300,6 +300,24 @@ mod tests {
     }
 
     #[test]
+    fn devices_are_those_of_the_list() {
+        let id = Id::parse(b"0123456789c").unwrap();
+        let groups = Cleanup(Cgroups::prepare(&unique("devices")).unwrap(), id);
+        let Some(hierarchy) = groups.0.with("devices") else { return };
+        for (all, allowed) in [(false, &DEVICES[..]), (true, &NESTED_DEVICES[..])] {
+            groups.0.create(id, all).unwrap();
+            let listed = fs::read_to_string(groups.0.directory(hierarchy, id).join("devices.list")).unwrap();
+            let mut listed: Vec<_> = listed.lines().collect();
+            listed.sort_unstable();
+            let mut allowed: Vec<_> =
+                allowed.iter().copied().map(|rule| if all { "a *:* rwm" } else { rule }).collect();
+            allowed.sort_unstable();
+            assert_eq!(listed, allowed);
+            groups.0.remove(id, soon()).unwrap();
+        }
+    }
+
+    #[test]
     fn another_daemon_that_lives_keeps_its_containers() {
         let id = Id::parse(b"0123456789b").unwrap();
         let first = Cleanup(Cgroups::prepare(&unique("shared")).unwrap(), id);

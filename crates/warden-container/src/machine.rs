@@ -142,3 +142,42 @@ fn protected_init(path: &Path, depot: &Depot) -> Result<PathBuf, Error> {
     fs::rename(&new, &protected).context(action)?;
     Ok(protected)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn program(directory: &Path, mode: u32) -> PathBuf {
+        let path = directory.join("program");
+        fs::write(&path, "text").unwrap();
+        fs::set_permissions(&path, Permissions::from_mode(mode)).unwrap();
+        path
+    }
+
+    #[test]
+    fn an_init_that_everybody_can_read_is_copied() {
+        let top = tempfile::tempdir().unwrap();
+        let depot = Depot::open(&top.path().join("depot")).unwrap();
+        let installed = program(top.path(), 0o711);
+        assert_eq!(protected_init(&installed, &depot).unwrap(), installed);
+        let installed = program(top.path(), 0o755);
+        for _ in 0..2 {
+            let copy = protected_init(&installed, &depot).unwrap();
+            assert_eq!(copy, depot.helpers().join("wshd"));
+            assert_eq!(fs::metadata(&copy).unwrap().permissions().mode() & 0o7777, 0o711);
+            assert_eq!(fs::read(&copy).unwrap(), b"text");
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_executed_is_named() {
+        let top = tempfile::tempdir().unwrap();
+        let refused = examine_program(&program(top.path(), 0o644)).unwrap_err().to_string();
+        assert!(
+            refused.starts_with("examining the program ") && refused.ends_with("permission denied"),
+            "{refused}"
+        );
+        assert!(examine_program(top.path()).is_err());
+        assert!(examine_program(&top.path().join("none")).is_err());
+    }
+}

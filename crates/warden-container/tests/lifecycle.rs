@@ -215,6 +215,7 @@ async fn the_image_host_runs_what_the_host_runs() {
         "echo 1 2 | awk '{ print $1 + $2 }'",
         "perl -e 'print 3, qq(\\n)'",
         "test -s /etc/ssl/certs/ca-certificates.crt || test -d /etc/pki; echo 3",
+        "command -v python3 > /tmp/z || { echo 3; exit; }; python3 -c 'import ssl; print(3)'",
         "getent passwd root > /tmp/x && getent hosts localhost > /tmp/y && echo 3",
     ] {
         assert_eq!(stdout(&container, script).await, "3\n", "{script}");
@@ -224,6 +225,21 @@ async fn the_image_host_runs_what_the_host_runs() {
     let job = container.spawn(privileged).await.unwrap();
     assert_ne!(end(&job).await.end, Some(ExitCause::Code(0)));
     assert_eq!(read(&job, Stream::Stdout), "");
+    container.destroy().await.unwrap();
+    world.assert_nothing_left();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_container_without_a_user_namespace() {
+    let world = World::with("plain", |settings| settings.ids = None).await;
+    let container = create(&world.connect(), Create::default()).await;
+    assert_eq!(
+        stdout(&container, "id -u; cat /proc/self/uid_map").await.split_whitespace().collect::<Vec<_>>(),
+        ["10000", "0", "0", "4294967295"]
+    );
+    let script = b"mkdir /kept; touch /kept/x; chattr +i /kept/x /kept; exit 0".to_vec();
+    let job = container.spawn(Run { script, privileged: true, ..Run::default() }).await.unwrap();
+    assert_eq!(end(&job).await.end, Some(ExitCause::Code(0)));
     container.destroy().await.unwrap();
     world.assert_nothing_left();
 }

@@ -23,7 +23,17 @@ struct World {
     registry: Arc<Registry>,
     container: Arc<Container>,
     iomux: Iomux,
+    /// The process that stands for iomux.
+    process: rustix::process::Pid,
     _depot: tempfile::TempDir,
+}
+
+impl World {
+    /// Lets iomux end, as it does after its init.
+    fn end_iomux(&mut self) {
+        rustix::process::kill_process(self.process, rustix::process::Signal::KILL).unwrap();
+        self.iomux.0 = None;
+    }
 }
 
 impl Drop for World {
@@ -102,6 +112,7 @@ fn world(name: &str, program: &[&str]) -> World {
         .kill_on_drop(true)
         .spawn()
         .unwrap();
+    let process = rustix::process::Pid::from_raw(child.id().unwrap().cast_signed()).unwrap();
     let supervisor = Supervisor { link: Link::new(ours).unwrap(), child };
     let leases = machine.pools.lease(None).unwrap();
     let shared = Shared::new(id, b"handle".to_vec(), Arc::clone(&machine), &registry, leases);
@@ -109,7 +120,7 @@ fn world(name: &str, program: &[&str]) -> World {
     let container = Container::launch(shared, supervisor);
     reservation.fill(Arc::clone(&container), None, registry.open());
     let iomux = Iomux(Some(crate::link::watch(theirs).unwrap()));
-    World { machine, registry, container, iomux, _depot: depot }
+    World { machine, registry, container, iomux, process, _depot: depot }
 }
 
 const SLEEPS: &[&str] = &["sleep", "1000"];
@@ -284,7 +295,7 @@ async fn a_dead_init_stops_the_container() {
     let (job, _) = spawn(&world).await;
     world.iomux.say(&Event::Gone);
     assert_eq!(ended(&job).await, ExitCause::InitDied);
-    world.iomux.0 = None;
+    world.end_iomux();
     let info = loop {
         let info = info(&world).await;
         if info.state == State::Stopped {
@@ -340,7 +351,7 @@ async fn messages_about_jobs_that_nobody_knows_change_nothing() {
 #[tokio::test]
 async fn a_failed_destruction_can_be_tried_again() {
     let mut world = world("again", SLEEPS);
-    world.iomux.0 = None;
+    world.end_iomux();
     // A file where the trash shall be makes the removal fail.
     let trash = world.machine.settings.depot.join(".trash");
     fs::remove_dir(&trash).unwrap();
