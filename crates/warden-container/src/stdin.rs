@@ -3,7 +3,7 @@
 use std::io;
 use std::os::fd::OwnedFd;
 
-use rustix::fs::{MemfdFlags, OFlags, SealFlags, SeekFrom};
+use rustix::fs::{MemfdFlags, Mode, OFlags, SealFlags, SeekFrom};
 use rustix::pipe::PipeFlags;
 
 /// The most that fits into a pipe at once, in bytes.
@@ -23,6 +23,8 @@ pub(crate) fn of(script: &[u8]) -> io::Result<OwnedFd> {
 /// Fills a pipe; `None` when the kernel gave a smaller one.
 fn pipe(script: &[u8]) -> io::Result<Option<OwnedFd>> {
     let (reader, writer) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC)?;
+    // The job's user may open /dev/stdin anew; whose id that is, only the inside knows.
+    rustix::fs::fchmod(&reader, Mode::RUSR | Mode::RGRP | Mode::ROTH)?;
     if script.is_empty() {
         return Ok(Some(reader));
     }

@@ -30,6 +30,12 @@ pub fn readable_bytes(fd: impl AsFd) -> io::Result<u64> {
     Ok(rustix::io::ioctl_fionread(fd)?)
 }
 
+/// Makes an open file a user's and a group's.
+pub fn give(fd: impl AsFd, user: u32, group: u32) -> io::Result<()> {
+    let (user, group) = (rustix::fs::Uid::from_raw(user), rustix::fs::Gid::from_raw(group));
+    Ok(rustix::fs::fchown(fd, Some(user), Some(group))?)
+}
+
 /// The inode number of an open file.
 pub fn inode(fd: impl AsFd) -> io::Result<u64> {
     Ok(rustix::fs::fstat(fd)?.st_ino)

@@ -124,12 +124,17 @@ struct Line {
 
 impl Line {
     fn of(client: u64, request: &Request) -> Self {
-        let handle = request.handle().unwrap_or_default();
+        let handle = match request {
+            // Not that of a container yet, but what its client calls it.
+            Request::Create(create) => create.handle(),
+            other => other.handle().unwrap_or_default(),
+        };
         let handle = String::from_utf8_lossy(handle.get(..HANDLE_SHOWN).unwrap_or(handle)).into_owned();
         Self { client, command: request.name(), handle, quiet: only_looks(request), start: Instant::now() }
     }
 
     fn log(&self, outcome: &Outcome) {
+        let quiet = self.quiet && matches!(outcome, Outcome::Answered(Ok(())));
         let (failed, outcome) = match outcome {
             Outcome::Answered(Ok(())) => (false, "ok".to_owned()),
             Outcome::Answered(Err(refusal)) => (refusal.is_failure(), refusal.to_string()),
@@ -140,7 +145,7 @@ impl Line {
         let took_ms = self.start.elapsed().as_micros() as f64 / 1000.0;
         if failed {
             tracing::warn!(client, handle, took_ms, outcome, "{command}");
-        } else if self.quiet {
+        } else if quiet {
             tracing::debug!(client, handle, took_ms, outcome, "{command}");
         } else {
             tracing::info!(client, handle, took_ms, outcome, "{command}");

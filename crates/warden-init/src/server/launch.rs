@@ -8,7 +8,7 @@ use warden_linux::limit::{self, Limit};
 use warden_linux::spawn::{Program, Stage};
 
 use super::job::Job;
-use crate::accounts::{self, Account};
+use crate::accounts::{self, Account, Identity};
 use crate::message::{Process, Resource, SpawnStep};
 
 /// What failed, and the kernel's answer.
@@ -49,7 +49,7 @@ pub(super) fn launch(process: &Process, fds: Vec<OwnedFd>, outputs_given: bool) 
         Ok([stdin, stdout, stderr]) if outputs_given => (stdin, Outputs::given(stdout, stderr)),
         Ok(_) => return Err((SpawnStep::Request, EBADF)),
         Err(fds) => match (<[OwnedFd; 1]>::try_from(fds), outputs_given) {
-            (Ok([stdin]), false) => (stdin, Outputs::pipes()?),
+            (Ok([stdin]), false) => (stdin, Outputs::pipes(account.identity)?),
             _ => return Err((SpawnStep::Request, EBADF)),
         },
     };
@@ -88,13 +88,15 @@ impl Outputs {
         Self { writers: [stdout, stderr], readers: Vec::new(), pipes: Vec::new() }
     }
 
-    /// Two new pipes; only the read ends never wait, for a program expects a stdout that does.
-    fn pipes() -> Result<Self, Failure> {
+    /// Two new pipes, the job's user's own, so that it may open /dev/stdout; only the read ends never wait, for a program
+    /// expects a stdout that does.
+    fn pipes(owner: Identity) -> Result<Self, Failure> {
         let make = || {
             let (stdout, stdout_writer) = warden_linux::file::pipe()?;
             let (stderr, stderr_writer) = warden_linux::file::pipe()?;
             for reader in [&stdout, &stderr] {
                 warden_linux::file::set_nonblocking(reader)?;
+                warden_linux::file::give(reader, owner.user, owner.group)?;
             }
             let pipes = vec![warden_linux::file::inode(&stdout)?, warden_linux::file::inode(&stderr)?];
             Ok(Self { writers: [stdout_writer, stderr_writer], readers: vec![stdout, stderr], pipes })
@@ -187,7 +189,6 @@ fn step(stage: Stage) -> SpawnStep {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::accounts::Identity;
     use crate::byte_string::ByteString;
 
     fn process(user: &str) -> Process {
