@@ -26,6 +26,8 @@ pub enum Step {
     Write,
     #[error("setting the permissions of")]
     Permissions,
+    #[error("setting the owner of")]
+    Owner,
     #[error("putting into place")]
     Rename,
     /// The other side, or the way to it.
@@ -38,7 +40,7 @@ pub enum Step {
 
 /// A copy that ended early: what was being done, to which path, and the kernel's answer.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{step} {}: {}", String::from_utf8_lossy(.path), std::io::Error::from_raw_os_error(.errno.raw_os_error()))]
+#[error("{step} {}: {}", String::from_utf8_lossy(.path), std::io::Error::from(*.errno))]
 pub struct CopyError {
     /// What was being done.
     pub step: Step,

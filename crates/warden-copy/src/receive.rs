@@ -3,8 +3,9 @@
 use std::io::{BufReader, Read};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use rustix::fs::{AtFlags, Mode, OFlags};
+use rustix::fs::{AtFlags, Gid, Mode, OFlags, Uid};
 use rustix::io::Errno;
+use serde::{Deserialize, Serialize};
 
 use crate::Totals;
 use crate::error::{CopyError, Step, errno_of};
@@ -28,19 +29,35 @@ struct Level {
 
 struct Receiver<'a, R: Read> {
     input: BufReader<R>,
+    owner: Option<Owner>,
     path: Vec<u8>,
     totals: Totals,
     report: &'a mut dyn FnMut(Totals),
     buffer: Vec<u8>,
 }
 
+/// Who owns what is received, instead of the receiving process's user.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Owner {
+    /// The user's id.
+    pub user: u32,
+    /// The group's id; absent: it stays as it is.
+    pub group: Option<u32>,
+}
+
 /// Receives one source to `target`, as rsync would place it: into `target` when it is a directory, else as `target`,
 /// whose last component may be missing.
 ///
 /// Fails at the first entry that cannot be created; what was complete by then stays.
-pub fn receive(target: &[u8], input: impl Read, report: &mut dyn FnMut(Totals)) -> Result<Totals, CopyError> {
+pub fn receive(
+    target: &[u8],
+    owner: Option<Owner>,
+    input: impl Read,
+    report: &mut dyn FnMut(Totals),
+) -> Result<Totals, CopyError> {
     let mut receiver = Receiver {
         input: BufReader::with_capacity(PIECE, input),
+        owner,
         path: target.to_vec(),
         totals: Totals::default(),
         report,
@@ -217,6 +234,7 @@ impl<R: Read> Receiver<'_, R> {
                 Record::Skipped => self.totals.skipped += 1,
                 Record::Up => {
                     if let Some(Level { directory, mode: Some(mode), .. }) = stack.pop() {
+                        self.give(directory.as_fd())?;
                         // The target itself may belong to somebody else and be writable all the same.
                         match rustix::fs::fchmod(&directory, Mode::from_raw_mode(mode & 0o7777)) {
                             Err(Errno::PERM) if stack.is_empty() => {}
@@ -235,6 +253,8 @@ impl<R: Read> Receiver<'_, R> {
         let file = self.unfinished(parent)?;
         let result = self
             .content(file.as_fd())
+            // The owner first: a change of the owner clears the set-user-id bits.
+            .and_then(|()| self.give(file.as_fd()))
             .and_then(|()| {
                 rustix::fs::fchmod(&file, Mode::from_raw_mode(mode & 0o7777))
                     .map_err(|e| self.failed(Step::Permissions, e))
@@ -270,9 +290,24 @@ impl<R: Read> Receiver<'_, R> {
     fn link(&mut self, parent: BorrowedFd<'_>, name: &[u8], target: &[u8]) -> Result<(), CopyError> {
         let _ = rustix::fs::unlinkat(parent, UNFINISHED, AtFlags::empty());
         rustix::fs::symlinkat(target, parent, UNFINISHED).map_err(|e| self.failed(Step::CreateLink, e))?;
-        self.put_into_place(parent, name).inspect_err(|_| {
+        self.give_link(parent).and_then(|()| self.put_into_place(parent, name)).inspect_err(|_| {
             let _ = rustix::fs::unlinkat(parent, UNFINISHED, AtFlags::empty());
         })
+    }
+
+    /// Gives a file or directory to its owner.
+    fn give(&self, file: BorrowedFd<'_>) -> Result<(), CopyError> {
+        let Some(owner) = self.owner else { return Ok(()) };
+        rustix::fs::fchown(file, Some(Uid::from_raw(owner.user)), owner.group.map(Gid::from_raw))
+            .map_err(|e| self.failed(Step::Owner, e))
+    }
+
+    /// Gives the unfinished link itself, not what it points to, to its owner.
+    fn give_link(&self, parent: BorrowedFd<'_>) -> Result<(), CopyError> {
+        let Some(owner) = self.owner else { return Ok(()) };
+        let (user, group) = (Some(Uid::from_raw(owner.user)), owner.group.map(Gid::from_raw));
+        rustix::fs::chownat(parent, UNFINISHED, user, group, AtFlags::SYMLINK_NOFOLLOW)
+            .map_err(|e| self.failed(Step::Owner, e))
     }
 
     /// Receives the content of one file.

@@ -55,7 +55,7 @@ impl World {
         let (from, to) = (self.text(from), self.text(to));
         let sender =
             std::thread::spawn(move || send(&from, own_descriptors().unwrap().as_fd(), out, &mut |_| ()));
-        let received = receive(&to, input, &mut |_| ());
+        let received = receive(&to, None, input, &mut |_| ());
         (sender.join().unwrap(), received)
     }
 
@@ -76,7 +76,7 @@ fn receive_records(to: &Path, records: &[Record], content: &[u8]) -> Result<Tota
             bytes.write_all(content).unwrap();
         }
     }
-    receive(to.as_os_str().as_bytes(), bytes.as_slice(), &mut |_| ())
+    receive(to.as_os_str().as_bytes(), None, bytes.as_slice(), &mut |_| ())
 }
 
 #[test]
@@ -241,6 +241,29 @@ fn a_directory_swapped_for_a_link_while_it_is_read_never_leads_outside() {
         }
         stop.store(true, std::sync::atomic::Ordering::Relaxed);
     });
+}
+
+#[test]
+fn what_is_received_belongs_to_the_owner_that_is_named_and_links_are_not_followed_for_it() {
+    let world = World::new();
+    world.file("outside", b"precious");
+    world.file("from/d/sub/file", b"x");
+    fs::set_permissions(world.path("from/d/sub/file"), fs::Permissions::from_mode(0o4755)).unwrap();
+    symlink(world.path("outside"), world.path("from/d/link")).unwrap();
+    let (out, input) = UnixStream::pair().unwrap();
+    let (from, to) = (world.text("from/d"), world.text("to"));
+    let owner = warden_copy::receive::Owner { user: 12_345, group: Some(54_321) };
+    let sender =
+        std::thread::spawn(move || send(&from, own_descriptors().unwrap().as_fd(), out, &mut |_| ()));
+    receive(&to, Some(owner), input, &mut |_| ()).unwrap();
+    sender.join().unwrap().unwrap();
+    for path in ["to/d", "to/d/sub", "to/d/sub/file", "to/d/link"] {
+        let metadata = fs::symlink_metadata(world.path(path)).unwrap();
+        assert_eq!((metadata.uid(), metadata.gid()), (12_345, 54_321), "{path}");
+    }
+    assert_eq!(fs::metadata(world.path("to/d/sub/file")).unwrap().mode() & 0o7777, 0o4755);
+    assert_eq!(fs::metadata(world.path("outside")).unwrap().uid(), 0);
+    assert_eq!(fs::metadata(world.path("to")).unwrap().uid(), 0);
 }
 
 #[test]
