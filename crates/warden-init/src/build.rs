@@ -4,7 +4,7 @@
 //! host's root, everything that the container will see. It then enters the container's user namespace and makes the
 //! init in the other namespaces: that copy of the staged mounts locks their flags, so that the container's root
 //! cannot make them writable. The init puts its root file system together out of what was staged and becomes wshd.
-//! What is to be done is a [`plan::Plan`], plain data; [`outside`] and [`inside`] carry it out.
+//! What is to be done is a [`plan::Plan`], plain data; `outside` and `inside` carry it out.
 
 use std::fs::File;
 use std::io::{self, Read, Write};

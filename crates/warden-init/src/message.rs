@@ -97,7 +97,7 @@ pub enum WaitStatus {
 /// A program to run inside.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Process {
-    /// Path of the program, and its argv[0].
+    /// Path of the program, which it also gets as its name.
     pub program: ByteString,
     /// Its further arguments.
     #[serde(default)]

@@ -7,7 +7,7 @@ use warden_init::connection::Connection;
 use warden_linux::epoll::Epoll;
 use warden_linux::socket::PacketSocket;
 
-use crate::message::{Event, VERSION};
+use crate::message::{Event, MAX_PACKET, VERSION};
 
 /// Events that wait for a client that does not read, before it is dropped. They are small, and a daemon may be slow.
 const MAX_QUEUE: usize = 65_536;
@@ -47,6 +47,11 @@ impl Client {
 
     fn send(&mut self, event: &Event) {
         self.lost |= self.connection.send(event, Vec::new()).is_err();
+    }
+
+    /// Takes what it has asked and does nothing of it.
+    pub(crate) fn ignore(&mut self) {
+        while let Ok(Some(_)) = self.connection.receive::<serde::de::IgnoredAny>(MAX_PACKET) {}
     }
 
     /// Notes that a job's output has grown.

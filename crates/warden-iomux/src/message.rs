@@ -102,9 +102,9 @@ pub enum Event {
     Output {
         /// The job.
         job: u32,
-        /// Length of jobs/<job>/stdout, in bytes.
+        /// Length of `jobs/<job>/stdout`, in bytes.
         stdout: u64,
-        /// Length of jobs/<job>/stderr, in bytes.
+        /// Length of `jobs/<job>/stderr`, in bytes.
         stderr: u64,
     },
     /// The job ended, its files are complete, exit.json is written.
@@ -114,7 +114,8 @@ pub enum Event {
         /// How, and with how much output.
         exit: Exit,
     },
-    /// No process is left inside but wshd, and every job was told to have ended; once for each [`Request::SignalAll`].
+    /// No process is left inside but wshd, and every job was told to have ended; once for each [`Request::SignalAll`],
+    /// told to the client that asked.
     Idle,
     /// wshd is dead and reaped, every job was told to have ended; iomux ends.
     Gone,

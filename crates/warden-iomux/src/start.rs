@@ -14,6 +14,9 @@ use warden_linux::{limit, process, signal};
 use crate::layout::Layout;
 use crate::supervisor::Supervisor;
 
+/// The umask: files are the host root's alone from birth.
+const PRIVATE: u32 = 0o077;
+
 /// Why iomux ended otherwise than with its container.
 #[derive(Debug, thiserror::Error)]
 pub enum Failure {
@@ -54,8 +57,9 @@ pub fn run(path: &Path) -> Result<(), Failure> {
     let layout = Layout::new(path.parent().unwrap_or(Path::new("/")));
     let control = take_control().map_err(failed("take over", Path::new("stdin")))?;
     detach(&layout)?;
-    let listener =
-        PacketListener::bind(&layout.iomux_socket()).map_err(failed("listen on", &layout.iomux_socket()))?;
+    let listener = listen(&layout.iomux_socket())?;
+    // Only now: where another iomux listens, the file is its own.
+    write_id(&layout.iomux_pid(), process::id())?;
     let mut supervisor = Supervisor::new(layout.clone(), listener, control)
         .map_err(failed("prepare to supervise", layout.directory()))?;
     let result = start_init(&spec, &layout, &mut supervisor);
@@ -79,13 +83,12 @@ fn read_spec(path: &Path) -> Result<Spec, Failure> {
     }
 }
 
-/// Takes the control socket, if stdin is a socket, and leaves /dev/null in its place.
+/// Takes the control socket, if stdin is a socket.
 fn take_control() -> io::Result<Option<PacketSocket>> {
     let stdin = File::from(process::inherited(0)?);
     if !stdin.metadata()?.file_type().is_socket() {
         return Ok(None);
     }
-    process::place(File::open("/dev/null")?.as_fd(), 0)?;
     PacketSocket::adopt(OwnedFd::from(stdin)).map(Some)
 }
 
@@ -94,16 +97,34 @@ fn detach(layout: &Layout) -> Result<(), Failure> {
     signal::block_for_good().map_err(failed("block the signals of", layout.directory()))?;
     // It fails for the leader of a process group, which whoever starts iomux this way has wanted.
     let _ = process::new_session();
-    // Sockets and files are the host root's alone from birth.
-    process::set_umask(0o077);
+    process::set_umask(PRIVATE);
     let _ = limit::raise_open_files();
     for directory in [layout.run(), layout.jobs(), layout.staging()] {
         fs::create_dir_all(&directory).map_err(failed("make the directory", &directory))?;
     }
     let log = OpenOptions::new().append(true).create(true).open(layout.log());
     let log = log.map_err(failed("open the log", &layout.log()))?;
-    process::place(log.as_fd(), 2).map_err(failed("write to", &layout.log()))?;
-    write_id(&layout.iomux_pid(), process::id())
+    let null = Path::new("/dev/null");
+    let nowhere = OpenOptions::new().read(true).write(true).open(null).map_err(failed("open", null))?;
+    for (file, number) in [(&nowhere, 0), (&nowhere, 1), (&log, 2)] {
+        process::place(file.as_fd(), number).map_err(failed("write to", &layout.log()))?;
+    }
+    Ok(())
+}
+
+/// Listens on a socket of mode 0600 from birth, in the place of one that nobody listens on any more.
+fn listen(path: &Path) -> Result<PacketListener, Failure> {
+    process::set_umask(PRIVATE | 0o100);
+    let mut listener = PacketListener::bind(path);
+    if listener.is_err() && is_abandoned(path) {
+        listener = fs::remove_file(path).and_then(|()| PacketListener::bind(path));
+    }
+    process::set_umask(PRIVATE);
+    listener.map_err(failed("listen on", path))
+}
+
+fn is_abandoned(socket: &Path) -> bool {
+    PacketSocket::connect(socket).is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused)
 }
 
 fn write_id(path: &Path, id: i32) -> Result<(), Failure> {
@@ -113,7 +134,7 @@ fn write_id(path: &Path, id: i32) -> Result<(), Failure> {
 /// Builds the container and hands its init to the supervisor.
 fn start_init(spec: &Spec, layout: &Layout, supervisor: &mut Supervisor) -> Result<(), Failure> {
     let path = layout.wshd_socket();
-    let listener = PacketListener::bind(&path).map_err(failed("listen on", &path))?;
+    let listener = listen(&path)?;
     let init = build::build(spec, layout.directory(), listener.as_fd())?;
     let taken = write_id(&layout.wshd_pid(), init.pid).and_then(|()| {
         let socket = PacketSocket::connect(&path).map_err(failed("connect to", &path))?;

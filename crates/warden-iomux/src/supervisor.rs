@@ -5,9 +5,8 @@
 //! told, in this order. When wshd is dead, every job that is left ends so, and then iomux.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::fs::File;
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
 use warden_init::build::{Init, SetupError};
@@ -17,15 +16,16 @@ use warden_linux::process;
 use warden_linux::socket::{PacketListener, PacketSocket};
 
 use crate::client::Client;
-use crate::job::{self, CHUNK, Channel, Job, Moved};
+use crate::job::{self, CHUNK, Job};
 use crate::layout::Layout;
-use crate::message::{Event, Exit, MAX_PACKET, Output, Request, Step, VERSION};
+use crate::message::{Event, MAX_PACKET, Request, Step, VERSION};
 use ended::Ended;
 use init::InitLink;
 use token::Token;
 
 mod ended;
 mod init;
+mod jobs;
 mod token;
 
 /// Clients at a time.
@@ -213,12 +213,13 @@ impl Supervisor {
     fn say_farewell(&mut self) {
         let deadline = Instant::now() + FAREWELL;
         loop {
+            // Unread requests would make the kernel tell the client of a broken connection.
+            self.clients.values_mut().for_each(Client::ignore);
             self.flush();
             let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() || self.clients.values().all(|client| client.connection.is_flushed()) {
                 return;
             }
-            // A client that only hangs up or asks on is ready at once, each time.
             std::thread::sleep(Duration::from_millis(5));
         }
     }
@@ -248,8 +249,10 @@ impl Supervisor {
                 Ok(None) => return,
                 Ok(Some((reply, fds))) => self.learn(reply, fds),
                 Err(error) => {
-                    // Without this connection no job's end would ever be known.
-                    eprintln!("iomux: hear the container's init: {error}");
+                    // Its end is the ordinary one. Without this connection no job's end would ever be known.
+                    if error.kind() != io::ErrorKind::UnexpectedEof {
+                        eprintln!("iomux: hear the container's init: {error}");
+                    }
                     init.hang_up();
                     self.kill_init();
                     return;
@@ -307,107 +310,7 @@ impl Supervisor {
         self.tell(&Event::Gone);
         self.gone = true;
     }
-
-    // Jobs
-
-    fn spawn(
-        &mut self,
-        number: u32,
-        process: inside::Process,
-        output: &Output,
-        fds: Vec<OwnedFd>,
-    ) -> Result<(), (Step, i32)> {
-        let Ok([stdin]) = <[OwnedFd; 1]>::try_from(fds) else {
-            return Err((Step::Inside(inside::SpawnStep::Request), EBADF));
-        };
-        let job = Job::create(&self.layout, number, output)
-            .map_err(|error| (Step::Files, error.raw_os_error().unwrap_or(EIO)))?;
-        let outputs_given = !job.piped;
-        let given = if outputs_given { nowhere() } else { Ok(Vec::new()) };
-        let given = given.map_err(|error| {
-            job::remove(&self.layout, number);
-            (Step::Files, error.raw_os_error().unwrap_or(EIO))
-        })?;
-        self.ended.forget(number);
-        self.jobs.insert(number, job);
-        let fds = std::iter::once(stdin).chain(given).collect();
-        self.ask_init(&inside::Request::Spawn { job: number, process, outputs_given }, fds);
-        Ok(())
-    }
-
-    /// The job runs.
-    fn begin(&mut self, number: u32, fds: Vec<OwnedFd>) {
-        // An operator's shell is not ours.
-        let Some(job) = self.jobs.get_mut(&number) else { return };
-        job.spawned = true;
-        if let Ok(pipes) = <[OwnedFd; 2]>::try_from(fds) {
-            job.connect(pipes);
-            for channel in Channel::BOTH {
-                let added = job
-                    .pipe(channel)
-                    .map(|pipe| self.epoll.add(pipe, Token::Stream(number, channel).into(), Interest::Read));
-                if let Some(Err(error)) = added {
-                    eprintln!("iomux: wait for the output of job {number}: {error}");
-                }
-            }
-        }
-        self.tell(&Event::Spawned { job: number });
-    }
-
-    fn advance(&mut self, number: u32, channel: Channel) {
-        let Some(job) = self.jobs.get_mut(&number) else { return };
-        match job.advance(channel, &mut self.buffer) {
-            Moved::Nothing => {}
-            Moved::Closed => unwatch(&self.epoll, job, channel),
-            Moved::Some => self.clients.values_mut().for_each(|client| client.note_growth(number)),
-            Moved::Fatal => {
-                Channel::BOTH.iter().for_each(|channel| unwatch(&self.epoll, job, *channel));
-                self.clients.values_mut().for_each(|client| client.note_growth(number));
-                self.ask_init(&inside::Request::KillJob { job: number }, Vec::new());
-            }
-        }
-    }
-
-    /// The job's process has ended, or, without a status, everything has.
-    fn end(&mut self, number: u32, status: Option<inside::WaitStatus>) {
-        let Some(mut job) = self.jobs.remove(&number) else { return };
-        if job.drain(&mut self.buffer) {
-            self.ask_init(&inside::Request::KillJob { job: number }, Vec::new());
-        }
-        Channel::BOTH.iter().for_each(|channel| unwatch(&self.epoll, &mut job, *channel));
-        let exit = job.finish(status);
-        if let Err(error) = job::write_exit(&self.layout, number, &exit) {
-            eprintln!("iomux: write {}: {error}", self.layout.exit(number).display());
-        }
-        self.ask_init(&inside::Request::Release { job: number }, Vec::new());
-        self.tell_end(number, exit);
-    }
-
-    fn tell_end(&mut self, number: u32, exit: Exit) {
-        for client in self.clients.values_mut() {
-            client.forget_growth(number);
-            client.tell(&Event::Ended { job: number, exit });
-        }
-        self.ended.remember(number, exit, &self.layout);
-    }
 }
 
 const ESRCH: i32 = 3;
-const EIO: i32 = 5;
-const EBADF: i32 = 9;
 const ECHILD: i32 = 10;
-
-/// Closes a pipe. The epoll must be told: it watches an open file as long as anyone has it open, and wshd does.
-fn unwatch(epoll: &Epoll, job: &mut Job, channel: Channel) {
-    if let Some(pipe) = job.take_pipe(channel)
-        && let Err(error) = epoll.remove(&pipe)
-    {
-        eprintln!("iomux: stop reading a job's output: {error}");
-    }
-}
-
-/// A stdout and a stderr that keep nothing.
-fn nowhere() -> io::Result<Vec<OwnedFd>> {
-    let null = OwnedFd::from(File::options().write(true).open("/dev/null")?);
-    Ok(vec![null.as_fd().try_clone_to_owned()?, null])
-}

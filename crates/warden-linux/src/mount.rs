@@ -59,9 +59,10 @@ pub fn set_attributes(
     if result == -1 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
-/// Makes a detached mount of a new file system.
+/// Makes a detached mount of a new file system; /proc/mounts will show its type as its source.
 pub fn create(kind: &CStr, options: &[(&str, &str)], attributes: Attributes) -> io::Result<OwnedFd> {
     let context = rustix::mount::fsopen(kind, FsOpenFlags::FSOPEN_CLOEXEC)?;
+    rustix::mount::fsconfig_set_string(context.as_fd(), "source", kind)?;
     for (key, value) in options {
         if value.is_empty() {
             rustix::mount::fsconfig_set_flag(context.as_fd(), *key)?;

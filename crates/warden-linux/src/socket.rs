@@ -88,7 +88,18 @@ impl PacketSocket {
 
     /// Receives one packet of at most `limit` bytes; a longer one, or one with too many descriptors, is `EMSGSIZE`.
     pub fn receive(&self, limit: usize) -> io::Result<Packet> {
-        let mut bytes = vec![0; limit];
+        match self.receive_once(limit) {
+            // The peer closed before it had read everything. The kernel says so once, ahead of the peer's last packets.
+            Err(error) if error.kind() == io::ErrorKind::ConnectionReset => self.receive_once(limit),
+            other => other,
+        }
+    }
+
+    fn receive_once(&self, limit: usize) -> io::Result<Packet> {
+        // Asked first: a buffer of the limit would make every small process a large one.
+        let peek = RecvFlags::PEEK | RecvFlags::TRUNC;
+        let (_, length) = rustix::net::recv(&self.0, &mut [0_u8; 1], peek)?;
+        let mut bytes = vec![0; length.min(limit)];
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_FDS))];
         let mut control = RecvAncillaryBuffer::new(&mut space);
         let got = rustix::net::recvmsg(
@@ -199,6 +210,16 @@ mod tests {
         let client = PacketSocket::connect(&long.join("a.sock")).unwrap();
         client.send(b"x", &[]).unwrap();
         assert_eq!(listener.accept().unwrap().receive(16).unwrap().bytes, b"x");
+    }
+
+    #[test]
+    fn last_packets_arrive_although_the_peer_left_some_unread() {
+        let (a, b) = PacketSocket::pair().unwrap();
+        b.send(b"unread", &[]).unwrap();
+        a.send(b"last", &[]).unwrap();
+        drop(a);
+        assert_eq!(b.receive(16).unwrap().bytes, b"last");
+        assert!(b.receive(16).unwrap().bytes.is_empty());
     }
 
     #[test]

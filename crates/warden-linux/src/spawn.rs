@@ -17,7 +17,7 @@ const STACK: usize = 64 * 1024;
 pub struct Program<'a> {
     /// Its path.
     pub path: &'a CStr,
-    /// Its arguments, from argv[0] on.
+    /// Its arguments, the name first.
     pub arguments: &'a [CString],
     /// Its whole environment.
     pub environment: &'a [CString],

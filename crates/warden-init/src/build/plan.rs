@@ -336,3 +336,6 @@ impl Inside {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,5 +1,6 @@
 //! A container of a test's own: a depot directory, cgroups, an iomux with its control socket. All of it goes away with
 //! the value, also when the test fails.
+#![allow(dead_code, reason = "each test program uses a part of it")]
 
 use std::fs::{self, Permissions};
 use std::io;
@@ -157,7 +158,8 @@ pub(crate) struct Container {
     iomux: Child,
     /// The host's process id of wshd; 0 until it is ready.
     pub(crate) init: i32,
-    cgroups: Vec<PathBuf>,
+    /// Dropped after the processes have ended.
+    _cgroups: Cgroups,
     next_job: u32,
 }
 
@@ -185,13 +187,20 @@ impl Container {
 
     /// Starts iomux and waits for nothing.
     pub(crate) fn start(change: impl FnOnce(&mut Spec, &Path)) -> Self {
+        Self::start_in("", change)
+    }
+
+    /// The same, so deep in the test's directory.
+    pub(crate) fn start_in(depth: &str, change: impl FnOnce(&mut Spec, &Path)) -> Self {
         let directory = tempfile::Builder::new().prefix("iomux-test-").tempdir().unwrap();
         let number = COUNTER.fetch_add(1, Ordering::Relaxed);
-        let depot = directory.path().join("depot/testcontain");
+        let depot = directory.path().join(depth).join("depot/testcontain");
         let mut spec = spec(directory.path(), &depot, number);
         let cgroups = make_cgroups(&mut spec, number);
         change(&mut spec, directory.path());
-        for (name, private) in [("tmp/rootfs", true), ("tmp/work", true), ("run", false), ("jobs", false), ("mnt", false)] {
+        for (name, private) in
+            [("tmp/rootfs", true), ("tmp/work", true), ("run", false), ("jobs", false), ("mnt", false)]
+        {
             let path = depot.join(name);
             fs::create_dir_all(&path).unwrap();
             if let Some(ids) = spec.ids.filter(|_| private) {
@@ -201,7 +210,9 @@ impl Container {
         let path = depot.join("spec.json");
         fs::write(&path, serde_json::to_vec_pretty(&spec).unwrap()).unwrap();
         let (near, far) = PacketSocket::pair().unwrap();
-        let iomux = Command::new(env!("CARGO_BIN_EXE_iomux"))
+        // Its Hello waits for iomux, which may have ended by the time that another would be sent.
+        let client = Client::new(near);
+        let iomux = Command::new(helpers().join("iomux"))
             .arg(&path)
             .stdin(Stdio::from(OwnedFd::from(far)))
             .stderr(Stdio::inherit())
@@ -211,10 +222,10 @@ impl Container {
             layout: Layout::new(&depot),
             directory,
             spec,
-            client: Client::new(near),
+            client,
             iomux,
             init: 0,
-            cgroups,
+            _cgroups: cgroups,
             next_job: 1,
         }
     }
@@ -289,6 +300,27 @@ impl Container {
         self.iomux.wait().unwrap().success()
     }
 
+    /// Starts iomux by hand in the same directory, without a control socket, and waits until the container stands.
+    pub(crate) fn start_again(&mut self) {
+        let path = self.layout.directory().join("spec.json");
+        self.iomux = Command::new(helpers().join("iomux")).arg(path).stdin(Stdio::null()).spawn().unwrap();
+        wait_until(|| PacketSocket::connect(&self.layout.iomux_socket()).is_ok());
+        self.client = self.connect();
+        self.init = self.client.until(|event| match event {
+            Event::Ready { init_pid } => Some(init_pid),
+            _ => None,
+        });
+    }
+
+    /// Starts iomux once more, which must refuse; gives its last words.
+    pub(crate) fn start_twice(&self) -> String {
+        let path = self.layout.directory().join("spec.json");
+        let mut command = Command::new(helpers().join("iomux"));
+        assert!(!command.arg(path).stdin(Stdio::null()).status().unwrap().success());
+        fs::read_to_string(self.layout.log()).unwrap()
+    }
+
+    /// The process id of iomux.
     pub(crate) fn iomux_pid(&self) -> i32 {
         self.iomux.id() as i32
     }
@@ -301,17 +333,29 @@ impl Container {
 
 impl Drop for Container {
     fn drop(&mut self) {
+        // What iomux had to say may be why the test failed.
+        if std::thread::panicking() {
+            eprintln!("{}", fs::read_to_string(self.layout.log()).unwrap_or_default());
+        }
         let _ = self.iomux.kill();
         let _ = self.iomux.wait();
         // With iomux gone, wshd is this machine's init's child; its id is in the file that iomux wrote.
         let pid = fs::read_to_string(self.layout.wshd_pid()).ok().and_then(|text| text.trim().parse().ok());
-        if let Some(pidfd) = pid.and_then(|pid| open_wshd(pid, self.layout.directory())) {
+        if let Some(pidfd) = pid.and_then(open_wshd) {
             let _ = warden_linux::process::kill_by_pidfd(pidfd.as_fd());
             let epoll = Epoll::new().unwrap();
             epoll.add(&pidfd, 0, Interest::Read).unwrap();
             let _ = epoll.wait(Some(PATIENCE));
         }
-        for cgroup in &self.cgroups {
+    }
+}
+
+/// Cgroups that are removed with the value.
+struct Cgroups(Vec<PathBuf>);
+
+impl Drop for Cgroups {
+    fn drop(&mut self) {
+        for cgroup in &self.0 {
             let deadline = Instant::now() + Duration::from_secs(5);
             while fs::remove_dir(cgroup).is_err() && cgroup.exists() && Instant::now() < deadline {
                 std::thread::sleep(Duration::from_millis(5));
@@ -321,7 +365,7 @@ impl Drop for Container {
 }
 
 /// The pidfd of a process that is still a wshd (its id may have gone to another).
-fn open_wshd(pid: i32, _directory: &Path) -> Option<OwnedFd> {
+fn open_wshd(pid: i32) -> Option<OwnedFd> {
     let pidfd = warden_linux::process::open_pidfd(pid).ok()?;
     let name = fs::read_to_string(format!("/proc/{pid}/comm")).ok()?;
     (name == "wshd\n").then_some(pidfd)
@@ -336,9 +380,12 @@ pub(crate) fn wait_until(mut condition: impl FnMut() -> bool) {
     }
 }
 
-/// The built wshd, beside iomux.
-fn wshd() -> PathBuf {
+/// The directory of the helpers under test: the one that WARDEN_HELPERS names, or that of the built iomux.
+fn helpers() -> PathBuf {
     static BUILT: Once = Once::new();
+    if let Some(directory) = std::env::var_os("WARDEN_HELPERS") {
+        return directory.into();
+    }
     let iomux = Path::new(env!("CARGO_BIN_EXE_iomux"));
     let profile = iomux.parent().unwrap();
     BUILT.call_once(|| {
@@ -350,14 +397,14 @@ fn wshd() -> PathBuf {
         }
         assert!(cargo.status().unwrap().success(), "wshd could not be built");
     });
-    profile.join("wshd")
+    profile.to_path_buf()
 }
 
 fn spec(directory: &Path, depot: &Path, number: u32) -> Spec {
     assert_eq!(fs::metadata("/proc/self").unwrap().uid(), 0, "these tests must run as root");
     // What nobody inside can read, nobody inside can trace.
     let init = directory.join("wshd");
-    fs::copy(wshd(), &init).unwrap();
+    fs::copy(helpers().join("wshd"), &init).unwrap();
     fs::set_permissions(&init, Permissions::from_mode(0o711)).unwrap();
     let lower = directory.join("lower");
     make_lower(&lower);
@@ -400,17 +447,25 @@ fn make_lower(lower: &Path) {
     fs::copy("/etc/ld.so.cache", lower.join("etc/ld.so.cache")).unwrap();
 }
 
-/// A cgroup in each version 1 hierarchy that is there.
-fn make_cgroups(spec: &mut Spec, number: u32) -> Vec<PathBuf> {
-    let mut made = Vec::new();
+/// A cgroup in each hierarchy that is there.
+fn make_cgroups(spec: &mut Spec, number: u32) -> Cgroups {
+    let mut made = Cgroups(Vec::new());
     for controller in CONTROLLERS {
         let hierarchy = Path::new("/sys/fs/cgroup").join(controller);
         if hierarchy.join("tasks").exists() {
             let path = hierarchy.join(format!("instance-test-{}-{number}", std::process::id()));
             fs::create_dir(&path).unwrap();
             spec.cgroups.push(Cgroup::V1(ByteString::from(path.as_path())));
-            made.push(path);
+            made.0.push(path);
         }
+    }
+    // Version 2 is below `unified` where version 1 has the root.
+    let hierarchies = ["/sys/fs/cgroup/unified", "/sys/fs/cgroup"].map(Path::new);
+    if let Some(hierarchy) = hierarchies.into_iter().find(|path| path.join("cgroup.procs").exists()) {
+        let path = hierarchy.join(format!("instance-test-{}-{number}", std::process::id()));
+        fs::create_dir(&path).unwrap();
+        spec.cgroups.push(Cgroup::V2(ByteString::from(path.as_path())));
+        made.0.push(path);
     }
     made
 }

@@ -1,0 +1,155 @@
+use super::*;
+use crate::spec::{IdRange, Root, VERSION};
+
+fn spec() -> Spec {
+    let bind = |source: &str, destination: &str, writable| Bind {
+        source: source.into(),
+        destination: destination.into(),
+        writable,
+    };
+    Spec {
+        version: VERSION,
+        id: "0123456789a".into(),
+        init: "/lib/wshd".into(),
+        ids: Some(IdRange { host_start: 1 << 20, count: 65_536 }),
+        cgroups: vec![Cgroup::V1("/cg/cpu/i".into()), Cgroup::V2("/cg/unified/i".into())],
+        root: Root {
+            lower: "/image".into(),
+            writable: "/depot/a/tmp".into(),
+            // A writable system directory is a contradiction that the plan does not follow.
+            system: vec![bind("/usr", "/usr", true)],
+        },
+        binds: vec![bind("/ro", "/inside/ro", false), bind("/rw", "/inside/rw", true)],
+        files: vec![InsideFile { path: "/etc/mtab".into(), mode: 0o644, content: "".into() }],
+        user: User { name: "vcap".into(), id: 10_000 },
+    }
+}
+
+fn plan(spec: &Spec) -> Plan {
+    Plan::new(spec, Path::new("/depot/a"))
+}
+
+fn stage<'a>(plan: &'a Plan, source: &str) -> &'a Stage {
+    let stages = plan.outside.iter().filter_map(|step| match step {
+        Outside::Stage(stage) => Some(stage),
+        _ => None,
+    });
+    stages.into_iter().find(|stage| stage.source == Path::new(source)).unwrap()
+}
+
+fn position(plan: &Plan, wanted: impl Fn(&Inside) -> bool) -> usize {
+    plan.inside.iter().position(wanted).unwrap()
+}
+
+#[test]
+fn cgroups_are_joined_before_anything_is_staged() {
+    let plan = plan(&spec());
+    assert_eq!(
+        plan.outside[..4],
+        [
+            // Of version 2 the builder is born in.
+            Outside::JoinCgroup("/cg/cpu/i".into()),
+            Outside::MakePrivate,
+            Outside::MountStaging("/depot/a/mnt".into()),
+            Outside::MakeDirectory("root"),
+        ]
+    );
+}
+
+#[test]
+fn what_is_shared_is_read_only_and_mapped_and_what_is_writable_is_neither() {
+    let plan = plan(&spec());
+    for source in ["/image", "/usr", "/ro"] {
+        let stage = stage(&plan, source);
+        assert!(stage.mapped && stage.attributes.contains(Attributes::MOUNT_ATTR_RDONLY), "{stage:?}");
+        assert!(stage.attributes.contains(Attributes::MOUNT_ATTR_NODEV), "{stage:?}");
+    }
+    let writable = stage(&plan, "/rw");
+    assert!(!writable.mapped);
+    assert_eq!(writable.attributes, Attributes::MOUNT_ATTR_NOSUID | Attributes::MOUNT_ATTR_NODEV);
+    let layer = stage(&plan, "/depot/a/tmp");
+    assert!(!layer.mapped && layer.attributes.is_empty());
+}
+
+#[test]
+fn devices_are_the_hosts_and_only_fuse_may_be_missing() {
+    let plan = plan(&spec());
+    for device in DEVICES {
+        let stage = stage(&plan, &format!("/dev/{device}"));
+        assert!(!stage.mapped && !stage.attributes.contains(Attributes::MOUNT_ATTR_NODEV));
+        assert!(stage.attributes.contains(Attributes::MOUNT_ATTR_RDONLY));
+        assert_eq!(stage.optional, device == "fuse");
+    }
+}
+
+#[test]
+fn everything_staged_is_taken_before_the_pivot_and_attached_after_it_in_order() {
+    let plan = plan(&spec());
+    let pivot = position(&plan, |step| *step == Inside::Pivot);
+    let attached: Vec<&str> = plan.inside[pivot..]
+        .iter()
+        .filter_map(|step| match step {
+            Inside::Attach { name, .. } => Some(name.as_str()),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(attached[..5], ["proc", "sys", "dev", "pts", "system0"]);
+    assert_eq!(attached[attached.len() - 2..], ["bind0", "bind1"]);
+    let at_hand: Vec<&str> = plan.inside[..pivot]
+        .iter()
+        .filter_map(|step| match step {
+            Inside::Take { name, .. } => Some(name.as_str()),
+            Inside::Create(create) => Some(create.name),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(attached, at_hand);
+}
+
+#[test]
+fn an_images_links_are_followed_for_the_callers_paths_only() {
+    for step in plan(&spec()).inside {
+        if let Inside::Attach { name, follow, .. } = step {
+            assert_eq!(follow, !["proc", "sys", "dev", "pts"].contains(&name.as_str()), "{name}");
+        }
+    }
+}
+
+#[test]
+fn files_are_written_before_any_mount_could_take_them() {
+    let plan = plan(&spec());
+    let written = position(&plan, |step| matches!(step, Inside::WriteFile(_)));
+    let user = position(&plan, |step| matches!(step, Inside::MakeUser(_)));
+    let mounted = position(&plan, |step| matches!(step, Inside::Attach { .. }));
+    assert!(written < user && user < mounted);
+}
+
+#[test]
+fn the_root_names_no_path_of_the_host() {
+    let mut spec = spec();
+    let options = |spec: &Spec| match &plan(spec).inside[1] {
+        Inside::MountRoot { options } => options.to_str().unwrap().to_owned(),
+        other => panic!("{other:?}"),
+    };
+    let plain = "lowerdir=lower,upperdir=writable/rootfs,workdir=writable/work";
+    assert_eq!(options(&spec), format!("{plain},userxattr"));
+    spec.ids = None;
+    assert_eq!(options(&spec), plain);
+}
+
+#[test]
+fn without_a_map_of_ids_nothing_is_mapped() {
+    let mut spec = spec();
+    spec.ids = None;
+    assert!(plan(&spec).outside.iter().all(|step| !matches!(step, Outside::Stage(stage) if stage.mapped)));
+}
+
+#[test]
+fn every_step_names_what_it_does_and_to_what() {
+    let plan = plan(&spec());
+    let outside = plan.outside.iter().map(|step| (step.words(), step.object()));
+    let inside = plan.inside.iter().map(|step| (step.words(), step.object()));
+    for (words, object) in outside.chain(inside) {
+        assert!(!words.is_empty() && !object.0.is_empty(), "{words:?} {object:?}");
+    }
+}

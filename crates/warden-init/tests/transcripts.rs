@@ -1,0 +1,27 @@
+//! The packets of each version, as they stand on the wire: a helper of one build meets daemons of another.
+#![allow(clippy::unwrap_used, reason = "this is a test")]
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use warden_init::message::{MAX_PACKET, Reply, Request};
+use warden_init::spec::Spec;
+
+fn survives<T: DeserializeOwned + Serialize>(transcript: &str) {
+    for line in transcript.lines() {
+        let message: T = serde_json::from_str(line).unwrap();
+        assert_eq!(serde_json::to_string(&message).unwrap(), line);
+        assert!(line.len() <= MAX_PACKET);
+    }
+}
+
+#[test]
+fn packets_of_version_1_are_read_and_written_as_ever() {
+    survives::<Request>(include_str!("data/requests-1.jsonl"));
+    survives::<Reply>(include_str!("data/replies-1.jsonl"));
+}
+
+#[test]
+fn the_example_is_a_spec() {
+    let example: Spec = serde_json::from_str(include_str!("../../../examples/container.json")).unwrap();
+    assert_eq!(example.version, warden_init::spec::VERSION);
+}
