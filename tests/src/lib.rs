@@ -1,0 +1,23 @@
+//! Harness of the acceptance tests: a real `wardend` of the test's own, its clients, and the kernel's view of what it does.
+//!
+//! The programs are those of `$WARDEN_DIST` (`make build` makes them, `make test` sets it). With `WARDEN_TEST_SOCKET`
+//! the tests that need no daemon of their own run against the daemon that listens there.
+//! Everything here fails by panicking: that is how a test fails.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a harness fails by panicking")]
+
+mod config;
+mod connection;
+mod daemon;
+pub mod files;
+pub mod image;
+pub mod kernel;
+pub mod programs;
+mod random;
+pub mod transfer;
+mod wait;
+
+pub use config::Config;
+pub use connection::{Connection, Output, Streamed};
+pub use daemon::Daemon;
+pub use random::Random;
+pub use wait::{eventually, within};

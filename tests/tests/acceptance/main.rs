@@ -1,0 +1,26 @@
+//! What a client and an operator may rely on, tested from outside: a real daemon, its real socket, the kernel's view.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
+
+mod binds;
+mod client_library;
+mod command_line;
+mod commands;
+mod configuration;
+mod containers;
+mod disconnects;
+mod frames;
+mod grace;
+mod home;
+mod hostile_images;
+mod image;
+mod isolation;
+mod job_environment;
+mod job_limits;
+mod job_output;
+mod jobs;
+mod load;
+mod networks;
+mod process;
+mod protocol;
+mod stop_and_destroy;
+mod syslog;
