@@ -16,6 +16,8 @@ pub(crate) struct Arguments {
     pub(crate) socket: PathBuf,
     /// Whether to print the command before its output.
     pub(crate) trace: bool,
+    /// Whether the first error ends the prompt.
+    pub(crate) exit_on_error: bool,
     /// Whether to print responses as JSON.
     pub(crate) json: bool,
     /// What to do.
@@ -31,8 +33,8 @@ pub(crate) enum Action {
     Version,
     /// Perform a command: its name and its flags.
     Command(Vec<Vec<u8>>),
-    /// No command was given.
-    Nothing,
+    /// Read commands from standard input.
+    Prompt,
 }
 
 impl Arguments {
@@ -41,8 +43,9 @@ impl Arguments {
         let mut arguments = Self {
             socket: PathBuf::from(DEFAULT_SOCKET),
             trace: false,
+            exit_on_error: false,
             json: false,
-            action: Action::Nothing,
+            action: Action::Prompt,
         };
         let mut words = words.into_iter();
         while let Some(word) = words.next() {
@@ -53,14 +56,13 @@ impl Arguments {
                 }
                 b"--trace" => arguments.trace = true,
                 b"--json" => arguments.json = true,
-                // The only command of a call ends it in any case.
-                b"--exit_on_error" => {}
+                b"--exit_on_error" => arguments.exit_on_error = true,
                 b"--help" | b"-h" => return Ok(Self { action: Action::Help, ..arguments }),
                 b"--version" => return Ok(Self { action: Action::Version, ..arguments }),
                 b"--" => {
                     let command: Vec<_> = words.collect();
                     arguments.action =
-                        if command.is_empty() { Action::Nothing } else { Action::Command(command) };
+                        if command.is_empty() { Action::Prompt } else { Action::Command(command) };
                     return Ok(arguments);
                 }
                 option if option.starts_with(b"-") => {
@@ -103,14 +105,15 @@ mod tests {
         assert!(plain.trace && plain.json);
         assert_eq!(plain.action, command(&["ping", "--trace"]));
         let delimited = parse(&["--exit_on_error", "--", "--odd", "--"]).unwrap();
+        assert!(delimited.exit_on_error && !plain.exit_on_error);
         assert_eq!(delimited.socket, PathBuf::from("/tmp/warden.sock"));
         assert_eq!(delimited.action, command(&["--odd", "--"]));
     }
 
     #[test]
-    fn no_command_is_no_action() {
+    fn without_a_command_commands_are_read() {
         for words in [&[][..], &["--"], &["--trace"], &["--json", "--"]] {
-            assert_eq!(parse(words).unwrap().action, Action::Nothing, "{words:?}");
+            assert_eq!(parse(words).unwrap().action, Action::Prompt, "{words:?}");
         }
         assert_eq!(parse(&["--trace", "--help", "x"]).unwrap().action, Action::Help);
         assert_eq!(parse(&["--version"]).unwrap().action, Action::Version);

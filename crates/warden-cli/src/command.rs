@@ -7,15 +7,37 @@ use warden_protocol::reflect::{Reflect, Scalar};
 
 use crate::arguments::no_value;
 use crate::failure::Failure;
+use crate::human::text;
 use crate::integer;
+use crate::shell::{self, Shell};
 
 /// What a line of words asks.
 #[derive(Debug)]
 pub(crate) enum Parsed {
-    /// To explain a command, or all of them.
-    Help(Option<&'static CommandDescriptor>),
-    /// To send a request.
+    /// To explain something, or all there is.
+    Help(Option<Topic>),
+    /// To do something.
+    Call(Call),
+}
+
+/// What can be explained by itself.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Topic {
+    /// A command of the protocol.
+    Command(&'static CommandDescriptor),
+    /// The shell.
+    Shell,
+}
+
+/// What can be done.
+#[derive(Debug)]
+pub(crate) enum Call {
+    /// Send a request, and print its answer.
     Request(Box<Request>),
+    /// Print a table of the containers.
+    Table,
+    /// Open a shell in a container.
+    Shell(Shell),
 }
 
 /// Reads a command and its flags.
@@ -24,23 +46,107 @@ pub(crate) fn parse(words: &[Vec<u8>]) -> Result<Parsed, Failure> {
 }
 
 fn read(words: &[Vec<u8>]) -> Result<Parsed, String> {
-    let Some((name, flags)) = words.split_first() else { return Ok(Parsed::Help(None)) };
+    let Some((name, words)) = words.split_first() else { return Ok(Parsed::Help(None)) };
     if name == b"help" {
-        return flags.first().map(|name| find(name)).transpose().map(Parsed::Help);
+        return words.first().map(|name| topic(name)).transpose().map(Parsed::Help);
     }
-    let command = find(name)?;
-    if flags.iter().any(|word| word == b"--help") && asks_for_help(command, flags) {
-        return Ok(Parsed::Help(Some(command)));
+    let command = match topic(name)? {
+        Topic::Command(command) => command,
+        Topic::Shell => {
+            return Ok(match Shell::parse(words)? {
+                Some(shell) => Parsed::Call(Call::Shell(shell)),
+                None => Parsed::Help(Some(Topic::Shell)),
+            });
+        }
+    };
+    if words.iter().any(|word| word == b"--help") && asks_for_help(command, words) {
+        return Ok(Parsed::Help(Some(Topic::Command(command))));
     }
-    let mut request = Request::new(command.name).ok_or_else(|| unknown(name))?;
-    let mut words = flags.iter();
+    if command.name == "list" && !words.is_empty() && words.iter().all(|word| word == LONG.as_bytes()) {
+        return Ok(Parsed::Call(Call::Table));
+    }
+    let mut reading = Reading::new(command).ok_or_else(|| unknown(name))?;
+    let mut words = words.iter();
     while let Some(word) = words.next() {
-        set(request.message_mut(), word, &mut words)?;
+        reading.take(word, &mut words)?;
     }
-    match request.missing() {
+    match reading.request.missing() {
         Some(field) => Err(format!("Command: '{}', the flag: '--{field}' is required.", command.name)),
-        None => Ok(Parsed::Request(Box::new(request))),
+        None => Ok(Parsed::Call(Call::Request(Box::new(reading.request)))),
     }
+}
+
+/// The flag of list that asks for a table.
+pub(crate) const LONG: &str = "--long";
+
+/// The fields that a command takes from bare words, in their order.
+pub(crate) fn bare_fields(command: &CommandDescriptor) -> &'static [&'static str] {
+    match command.name {
+        "run" | "spawn" => &["handle", "script"],
+        "link" | "stream" => &["handle", "job_id"],
+        _ if command.request.field("handle").is_some() => &["handle"],
+        _ => &[],
+    }
+}
+
+/// Finds the field that a flag such as `--rlimits.as` or `--bind_mounts[0].mode` names.
+pub(crate) fn flag_field(command: &CommandDescriptor, flag: &str) -> Option<&'static FieldDescriptor> {
+    let mut message = command.request;
+    let mut segments = flag.strip_prefix("--")?.split('.').peekable();
+    loop {
+        let segment = segments.next()?;
+        let field = message.field(segment.split('[').next().unwrap_or(segment))?;
+        match field.kind {
+            _ if segments.peek().is_none() => return Some(field),
+            Kind::Message(nested) => message = nested,
+            _ => return None,
+        }
+    }
+}
+
+/// A request of which some words were read.
+struct Reading {
+    request: Request,
+    /// The fields that bare words may still fill.
+    bare: std::slice::Iter<'static, &'static str>,
+    /// The fields that bare words have filled.
+    filled: Vec<&'static str>,
+}
+
+impl Reading {
+    fn new(command: &CommandDescriptor) -> Option<Self> {
+        let request = Request::new(command.name)?;
+        Some(Self { request, bare: bare_fields(command).iter(), filled: Vec::new() })
+    }
+
+    /// Takes a flag with its value, or a bare word.
+    fn take<'a>(
+        &mut self,
+        word: &'a Vec<u8>,
+        values: &mut impl Iterator<Item = &'a Vec<u8>>,
+    ) -> Result<(), String> {
+        if word.starts_with(b"-") {
+            // Of two handles, one is a mistake, and the wrong container might be destroyed.
+            if let Some(field) = self.filled.iter().find(|field| word[..] == *format!("--{field}").as_bytes())
+            {
+                return Err(format!("In flag: '--{field}', the value is given twice."));
+            }
+            return set(self.request.message_mut(), word, values);
+        }
+        let message = self.request.message();
+        let is_unset = |field: &&'static str| {
+            let field = message.descriptor().field(field);
+            field.is_some_and(|field| message.values(field.number).is_empty())
+        };
+        let field = self.bare.by_ref().copied().find(is_unset);
+        let field = field.ok_or_else(|| format!("Invalid flag: '{}'.", text(word)))?;
+        self.filled.push(field);
+        set(self.request.message_mut(), format!("--{field}").as_bytes(), &mut std::iter::once(word))
+    }
+}
+
+fn topic(name: &[u8]) -> Result<Topic, String> {
+    if name == shell::NAME.as_bytes() { Ok(Topic::Shell) } else { find(name).map(Topic::Command) }
 }
 
 fn find(name: &[u8]) -> Result<&'static CommandDescriptor, String> {
@@ -48,18 +154,18 @@ fn find(name: &[u8]) -> Result<&'static CommandDescriptor, String> {
 }
 
 fn unknown(name: &[u8]) -> String {
-    format!("Command: '{}' is non-existent.", show(name))
+    format!("Command: '{}' is non-existent.", text(name))
 }
 
 /// Tells whether `--help` stands where a flag does; as the value of one it is no question.
 fn asks_for_help(command: &CommandDescriptor, words: &[Vec<u8>]) -> bool {
-    let Some(mut probe) = Request::new(command.name) else { return false };
+    let Some(mut probe) = Reading::new(command) else { return false };
     let mut words = words.iter();
     while let Some(word) = words.next() {
         if word == b"--help" {
             return true;
         }
-        if set(probe.message_mut(), word, &mut words).is_err() {
+        if probe.take(word, &mut words).is_err() {
             // What is wrong with the flag matters less to somebody who asks how to write it.
             return words.any(|word| word == b"--help");
         }
@@ -73,7 +179,7 @@ fn set<'a>(
     word: &[u8],
     values: &mut impl Iterator<Item = &'a Vec<u8>>,
 ) -> Result<(), String> {
-    let flag = show(word);
+    let flag = text(word);
     if word == b"--" {
         return Err("Delimiter: '--' specified multiple times.".to_owned());
     }
@@ -191,25 +297,17 @@ impl Number for i32 {
 fn number<N: Number>(value: &[u8], flag: &str) -> Result<N, String> {
     let number = std::str::from_utf8(value).ok().and_then(integer::parse);
     number.and_then(|number| N::try_from(number).ok()).ok_or_else(|| {
-        format!("In flag: '{flag}', the value: '{}' is not a number from {}.", show(value), N::RANGE)
+        format!("In flag: '{flag}', the value: '{}' is not a number from {}.", text(value), N::RANGE)
     })
 }
 
 fn constant(value: &[u8], of: &EnumDescriptor) -> Result<i32, String> {
-    let value = show(value);
+    let value = text(value);
     of.number(&value).ok_or_else(|| {
         let names: Vec<_> = of.values.iter().map(|value| value.0).collect();
         let names = names.join(", ");
         format!("The constant: '{value}' is not defined in the module: '{}' ({names}).", of.name)
     })
-}
-
-/// Words as they may be shown in an error of one line.
-fn show(word: &[u8]) -> String {
-    match std::str::from_utf8(word) {
-        Ok(text) if !text.contains(char::is_control) => text.to_owned(),
-        _ => word.escape_ascii().to_string(),
-    }
 }
 
 #[cfg(test)]

@@ -23,14 +23,19 @@ pub(crate) fn object(message: &dyn Reflect) -> Json {
 
 fn convert(value: Value<'_>, field: &FieldDescriptor) -> Json {
     match value {
-        Value::Bytes(bytes) => match std::str::from_utf8(bytes) {
-            Ok(text) => json!(text),
-            Err(_) => json!({ "base64": base64(bytes) }),
-        },
+        Value::Bytes(bytes) => text(bytes),
         Value::Unsigned(number) => json!(number),
         Value::Signed(number) => print::name(number, field).map_or(json!(number), |name| json!(name)),
         Value::Bool(flag) => json!(flag),
         Value::Message(nested) => object(nested),
+    }
+}
+
+/// Makes a string of bytes, or an object with the key `base64` if they are not UTF-8.
+pub(crate) fn text(bytes: &[u8]) -> Json {
+    match std::str::from_utf8(bytes) {
+        Ok(text) => json!(text),
+        Err(_) => json!({ "base64": base64(bytes) }),
     }
 }
 

@@ -27,6 +27,8 @@ pub struct Client {
     buffer: BytesMut,
     /// Whether a request was sent whose last response has not been read.
     waiting: bool,
+    /// Whether the server had closed the connection before the last request was written to its end.
+    unsent: bool,
 }
 
 impl Client {
@@ -37,7 +39,8 @@ impl Client {
             .await
             .map_err(|source| Error::Connect { path: path.to_owned(), source })?;
         // An answer may be as long as memory allows; a length that is only announced takes none.
-        Ok(Self { socket, decoder: Decoder::new(usize::MAX), buffer: BytesMut::new(), waiting: false })
+        let decoder = Decoder::new(usize::MAX);
+        Ok(Self { socket, decoder, buffer: BytesMut::new(), waiting: false, unsent: false })
     }
 
     /// Sends a request and waits for its response; fails also when the server answers with an error.
@@ -127,7 +130,10 @@ impl Client {
         self.waiting = true;
         match self.socket.write_all(&request.encode()).await {
             // A server that refuses a request before its end says why and closes: what it said is still to be read.
-            Err(error) if is_hang_up(&error) => Ok(()),
+            Err(error) if is_hang_up(&error) => {
+                self.unsent = true;
+                Ok(())
+            }
             result => result.map_err(|source| Error::Io { action: "write to", source }),
         }
     }
@@ -140,9 +146,9 @@ impl Client {
             }
             self.buffer.reserve(READ_SIZE);
             match self.socket.read_buf(&mut self.buffer).await {
-                Ok(0) => return Err(Error::Closed),
+                Ok(0) => return Err(self.closed()),
                 Ok(_) => {}
-                Err(error) if is_hang_up(&error) => return Err(Error::Closed),
+                Err(error) if is_hang_up(&error) => return Err(self.closed()),
                 Err(source) => return Err(Error::Io { action: "read from", source }),
             }
         };
@@ -151,6 +157,11 @@ impl Client {
             response if response.name() == request.name() => Ok(response),
             other => Err(Error::Mismatch { asked: request.name(), answered: other.name() }),
         }
+    }
+
+    /// Tells whether a server that hung up can have done what it was asked.
+    fn closed(&self) -> Error {
+        if self.unsent && self.buffer.is_empty() { Error::Unsent } else { Error::Closed }
     }
 
     /// Notes that a response was the last one of its request: one that is none leaves the connection unusable.

@@ -34,6 +34,10 @@ pub enum Error {
     /// The server closed the connection before the answer was complete.
     #[error("the server closed the connection")]
     Closed,
+    /// The server had closed the connection before it could get the whole request, so nothing was done; on a new
+    /// connection the request can be sent again.
+    #[error("the server closed the connection before it got the request")]
+    Unsent,
     /// What the server sent cannot be cut into frames.
     #[error("the server's answer is no frame")]
     Frame(#[from] FrameError),

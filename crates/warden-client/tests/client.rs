@@ -150,6 +150,17 @@ async fn a_closed_connection_is_told_from_a_broken_answer() {
 }
 
 #[tokio::test]
+async fn a_request_that_was_never_sent_is_told_from_one_without_answer() {
+    let fake = Fake::start(|_| Reply::Last(Response::Ping(PingResponse {}).encode()));
+    let mut client = Client::connect(fake.path()).await.unwrap();
+    client.ping().await.unwrap();
+    // The fake closes after it has answered; a write before that would get no answer, but might have been read.
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    assert!(matches!(client.ping().await, Err(Error::Unsent)));
+    assert_eq!(fake.requests().len(), 1);
+}
+
+#[tokio::test]
 async fn a_path_where_nobody_listens_is_named() {
     let error = Client::connect("/nonexistent/warden.sock").await.unwrap_err();
     assert_eq!(error.to_string(), "cannot connect to /nonexistent/warden.sock");

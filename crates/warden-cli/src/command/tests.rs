@@ -7,7 +7,7 @@ fn words(line: &[&str]) -> Vec<Vec<u8>> {
 
 fn request(line: &[&str]) -> Request {
     match read(&words(line)) {
-        Ok(Parsed::Request(request)) => *request,
+        Ok(Parsed::Call(Call::Request(request))) => *request,
         other => panic!("{line:?} is {other:?}"),
     }
 }
@@ -43,9 +43,53 @@ fn flags_set_fields() {
 }
 
 #[test]
+fn bare_words_are_handle_and_more() {
+    let run = |privileged| RunRequest {
+        handle: bytes("h"),
+        script: bytes("ps xf"),
+        privileged,
+        ..RunRequest::default()
+    };
+    assert_eq!(request(&["run", "h", "ps xf"]), run(None).into());
+    assert_eq!(request(&["run", "h", "--script", "ps xf"]), run(None).into());
+    assert_eq!(request(&["run", "--handle", "h", "ps xf"]), run(None).into());
+    assert_eq!(request(&["run", "--privileged", "h", "ps xf"]), run(Some(true)).into());
+    assert_eq!(request(&["run", "h", "--privileged", "ps xf"]), run(Some(true)).into());
+    assert_eq!(request(&["run", "--script", "ps xf", "h", "--privileged"]), run(Some(true)).into());
+    let link = LinkRequest { handle: bytes("h"), job_id: Some(7) };
+    assert_eq!(request(&["link", "h", "7"]), link.clone().into());
+    assert_eq!(request(&["link", "--job_id", "7", "h"]), link.into());
+    assert_eq!(request(&["create", "h"]), CreateRequest { handle: bytes("h"), ..Default::default() }.into());
+    for command in COMMANDS {
+        let takes_handle = command.request.field("handle").is_some();
+        assert_eq!(bare_fields(command).first(), takes_handle.then_some(&"handle"), "{}", command.name);
+    }
+}
+
+#[test]
+fn a_table_is_asked_for() {
+    assert!(matches!(read(&words(&["list", "--long"])), Ok(Parsed::Call(Call::Table))));
+    assert_eq!(request(&["list"]), Request::List(ListRequest {}));
+}
+
+#[test]
+fn flags_are_found_by_their_paths() {
+    let find = |command: &str, flag| {
+        flag_field(super::find(command.as_bytes()).unwrap(), flag).map(|field| field.name)
+    };
+    assert_eq!(find("run", "--handle"), Some("handle"));
+    assert_eq!(find("run", "--rlimits.as"), Some("as"));
+    assert_eq!(find("create", "--bind_mounts[12].mode"), Some("mode"));
+    assert_eq!(find("create", "--bind_mounts[0]"), Some("bind_mounts"));
+    for flag in ["--", "--bogus", "handle", "--handle.x", "--rlimits.", "--rlimits.x"] {
+        assert_eq!(find("run", flag), None, "{flag}");
+    }
+}
+
+#[test]
 fn values_hold_any_bytes() {
     let line = [b"echo".to_vec(), b"--message".to_vec(), b"\xff\xfe\n".to_vec()];
-    let Ok(Parsed::Request(request)) = read(&line) else { panic!("no request") };
+    let Ok(Parsed::Call(Call::Request(request))) = read(&line) else { panic!("no request") };
     assert_eq!(*request, EchoRequest { message: Some(b"\xff\xfe\n".to_vec()) }.into());
 }
 
@@ -115,7 +159,17 @@ fn wrong_words_are_named() {
             "The constant: 'XX' is not defined in the module: 'Mode' (RO, RW).",
         ),
         ("create --.x y", "In flag: '--.x', the field: '' is invalid."),
-        ("info h", "Invalid flag: 'h'."),
+        ("info h i", "Invalid flag: 'i'."),
+        ("ping h", "Invalid flag: 'h'."),
+        ("list h", "Invalid flag: 'h'."),
+        ("list --long h", "In flag: '--long', the field: 'long' is invalid."),
+        ("ping --long", "In flag: '--long', the field: 'long' is invalid."),
+        ("destroy h --handle i", "In flag: '--handle', the value is given twice."),
+        ("run h s --script t", "In flag: '--script', the value is given twice."),
+        ("run h s t", "Invalid flag: 't'."),
+        ("link h x", "In flag: '--job_id', the value: 'x' is not a number from 0 to 4294967295."),
+        ("link h", "Command: 'link', the flag: '--job_id' is required."),
+        ("shell", "Command: 'shell', the flag: '--handle' is required."),
         ("info -h", "Invalid flag: '-h'."),
         ("stop --handle h --kill true", "Invalid flag: 'true'."),
         ("info -- --handle h", "Delimiter: '--' specified multiple times."),
@@ -158,7 +212,10 @@ fn wrong_words_are_named() {
 #[test]
 fn help_is_asked_for_in_the_place_of_a_flag() {
     let asked = |line: &[&str]| match read(&words(line)) {
-        Ok(Parsed::Help(command)) => Some(command.map(|command| command.name)),
+        Ok(Parsed::Help(topic)) => Some(topic.map(|topic| match topic {
+            Topic::Command(command) => command.name,
+            Topic::Shell => "shell",
+        })),
         _ => None,
     };
     assert_eq!(asked(&[]), Some(None));
@@ -166,6 +223,10 @@ fn help_is_asked_for_in_the_place_of_a_flag() {
     assert_eq!(asked(&["help", "run"]), Some(Some("run")));
     assert_eq!(asked(&["run", "--help"]), Some(Some("run")));
     assert_eq!(asked(&["run", "--handle", "h", "--help"]), Some(Some("run")));
+    assert_eq!(asked(&["run", "h", "--help"]), Some(Some("run")));
+    assert_eq!(asked(&["shell", "--help"]), Some(Some("shell")));
+    assert_eq!(asked(&["help", "shell"]), Some(Some("shell")));
+    assert_eq!(asked(&["list", "--long", "--help"]), Some(Some("list")));
     assert_eq!(asked(&["run", "--bogus", "--help"]), Some(Some("run")));
     assert_eq!(request(&["echo", "--message", "--help"]), EchoRequest { message: bytes("--help") }.into());
 }
