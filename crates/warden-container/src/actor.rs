@@ -13,10 +13,12 @@ use tokio::process::Child;
 use tokio::sync::{mpsc, oneshot};
 use warden_init::byte_string::ByteString;
 use warden_init::message::{Process, SpawnStep};
-use warden_iomux::message::{Event, Exit, ExitCause, Output, Request, Step, Syslog};
+use warden_copy::Totals;
+use warden_iomux::message::{CopyOrder, Event, Exit, ExitCause, Output, Request, Step, Syslog};
 
 use crate::admission::Operation;
 use crate::container::Shared;
+use crate::copies::Copies;
 use crate::ending::Ending;
 use crate::error::{Context, Error};
 use crate::image::SHELL;
@@ -38,6 +40,8 @@ pub(crate) enum Command {
     Spawn { run: Run, stdin: OwnedFd, reply: Reply<Arc<Job>> },
     Stop { stop: Stop, reply: Reply<()> },
     Destroy { reply: Reply<()> },
+    Copy { order: CopyOrder, reply: Reply<Totals> },
+    CancelCopy { number: u32 },
 }
 
 /// The owner of one container.
@@ -50,6 +54,7 @@ pub(crate) struct Actor {
     /// iomux, until it is reaped.
     pub(crate) child: Option<Child>,
     starting: HashMap<u32, Starting>,
+    pub(crate) copies: Copies,
     pub(crate) stopping: Option<Stopping>,
     /// Nothing runs inside but wshd, or not even that; no job is started any more.
     pub(crate) idle: bool,
@@ -85,6 +90,7 @@ impl Actor {
             link: Some(supervisor.link),
             child: Some(supervisor.child),
             starting: HashMap::new(),
+            copies: Copies::default(),
             stopping: None,
             idle: false,
             ending: None,
@@ -122,12 +128,14 @@ impl Actor {
     fn next_deadline(&self) -> Option<Instant> {
         let stop = self.stopping.as_ref().map(Stopping::deadline);
         let end = self.ending.as_ref().and_then(Ending::deadline);
-        [stop, end].into_iter().flatten().min()
+        let copy = self.copies.deadline(self.shared.machine.settings.copy_stall_time);
+        [stop, end, copy].into_iter().flatten().min()
     }
 
     fn deadline_passed(&mut self, now: Instant) {
         self.stop_further(now);
         self.end_further(now);
+        self.give_up_stalled_copies(now);
     }
 
     fn obey(&mut self, command: Command) {
@@ -135,6 +143,8 @@ impl Actor {
             Command::Spawn { run, stdin, reply } => self.spawn(run, stdin, reply),
             Command::Stop { stop, reply } => self.stop(stop, reply),
             Command::Destroy { reply } => self.destroy(reply),
+            Command::Copy { order, reply } => self.copy(order, reply),
+            Command::CancelCopy { number } => self.cancel_copy(number),
         }
     }
 
@@ -195,6 +205,8 @@ impl Actor {
                 }
             }
             Event::Ended { job, exit } => self.job_ended(job, exit),
+            Event::CopyProgress { copy, totals } => self.copy_progressed(copy, totals),
+            Event::CopyEnded { copy, totals, failure } => self.copy_ended(copy, totals, failure),
             Event::Idle => self.became_idle(),
             Event::Gone => self.init_died(),
             Event::Hello { .. } | Event::Ready { .. } | Event::SetupFailed { .. } => {
@@ -244,6 +256,7 @@ impl Actor {
         self.link = None;
         self.idle = true;
         self.end_jobs();
+        self.end_copies();
         if self.ending.is_none() {
             self.died("init died");
             self.shared.set_state(State::Stopped);
@@ -256,6 +269,7 @@ impl Actor {
     pub(crate) fn lose(&mut self, lost: &Lost) {
         self.link = None;
         self.end_jobs();
+        self.end_copies();
         if self.ending.is_none() {
             tracing::error!(container = %self.shared.id, error = %lost, "lost iomux");
             self.died("supervisor died");

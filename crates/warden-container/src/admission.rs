@@ -14,13 +14,17 @@ pub(crate) enum Operation {
     Link,
     /// `stop`.
     Stop,
+    /// `copy_in`.
+    CopyIn,
+    /// `copy_out`.
+    CopyOut,
 }
 
 impl Operation {
     fn allowed(self) -> &'static [State] {
         match self {
-            Self::Spawn => &[State::Active],
-            Self::Info | Self::Link | Self::Stop => &[State::Active, State::Stopped],
+            Self::Spawn | Self::CopyIn => &[State::Active],
+            Self::Info | Self::Link | Self::Stop | Self::CopyOut => &[State::Active, State::Stopped],
         }
     }
 }

@@ -2,13 +2,18 @@
 
 use std::io;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
+use warden_copy::Totals;
+use warden_init::byte_string::ByteString;
+use warden_iomux::message::CopyOrder;
 
 use crate::actor::{Actor, Command};
 use crate::admission::{Operation, admit};
+use crate::copies::CancelOnDrop;
 use crate::error::{Context, Error, blocking};
 use crate::id::Id;
 use crate::info::Info;
@@ -16,9 +21,10 @@ use crate::job::Job;
 use crate::jobs::{Jobs, Limits};
 use crate::leases::Leases;
 use crate::machine::Machine;
+use crate::owner;
 use crate::pool::lock;
 use crate::registry::Registry;
-use crate::request::{Run, Stop};
+use crate::request::{Copy, Direction, Run, Stop};
 use crate::settings::Addresses;
 use crate::state::State;
 use crate::stdin;
@@ -46,6 +52,8 @@ pub(crate) struct Shared {
     /// Where clients find it; weak, because it is found there.
     registry: Weak<Registry>,
     pub(crate) jobs: Arc<Jobs>,
+    /// How many copies were begun: the next one's number.
+    copies: AtomicU32,
     addresses: Addresses,
     leases: Mutex<Option<Leases>>,
     status: Mutex<Status>,
@@ -80,6 +88,7 @@ impl Shared {
             jobs: Jobs::new(path.join("jobs"), limits),
             path,
             machine,
+            copies: AtomicU32::new(0),
             registry: Arc::downgrade(registry),
             addresses: leases.addresses,
             leases: Mutex::new(Some(leases)),
@@ -209,6 +218,30 @@ impl Container {
     pub async fn job(&self, id: u32) -> Result<Arc<Job>, Error> {
         admit(self.shared.state(), Operation::Link)?;
         self.shared.jobs.get(id).ok_or(Error::NoSuchJob)
+    }
+
+    /// Copies files in or out, and tells how much; one that is waited for no more is cancelled.
+    pub async fn copy(&self, copy: Copy) -> Result<Totals, Error> {
+        let operation = match copy.direction {
+            Direction::In => Operation::CopyIn,
+            Direction::Out => Operation::CopyOut,
+        };
+        self.shared.admit(operation)?;
+        let owner = match copy.owner {
+            None => None,
+            Some(text) => Some(owner::find(text).await?),
+        };
+        let number = self.shared.copies.fetch_add(1, Ordering::Relaxed);
+        let order = CopyOrder {
+            copy: number,
+            direction: copy.direction,
+            source: ByteString(copy.source),
+            target: ByteString(copy.target),
+            owner,
+        };
+        let _cancel = CancelOnDrop { number, inbox: self.inbox.clone() };
+        let (reply, answer) = oneshot::channel();
+        self.ask(Command::Copy { order, reply }, answer).await?
     }
 
     /// Ends all its jobs; answers when none runs any more, or at once when that is asked for.

@@ -42,6 +42,10 @@ pub enum Error {
     NoSuchJob,
     #[error("too many running jobs: the container has {0}, the configured limit")]
     TooManyJobs(usize),
+    #[error("owner {} does not exist on the host", show(.0))]
+    NoOwner(Vec<u8>),
+    #[error("too many copies: the container has {0}, the limit")]
+    TooManyCopies(usize),
     /// Something that the kernel or a helper refused: the action with its object, and the reason.
     #[error("{action}: {source}")]
     Failed { action: String, source: io::Error },

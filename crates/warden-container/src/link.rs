@@ -82,8 +82,9 @@ impl Link {
                 writable = self.socket.writable(), if !self.waiting.is_empty() => {
                     let mut ready = writable.map_err(Lost::Socket)?;
                     let waiting = &mut self.waiting;
-                    if let Ok(Err(error)) = ready.try_io(|socket| flush(socket.get_ref(), waiting)) {
-                        return Err(Lost::Socket(error));
+                    // Nobody will take these any more; what was said before is still to be read, and then the end.
+                    if let Ok(Err(_)) = ready.try_io(|socket| flush(socket.get_ref(), waiting)) {
+                        waiting.clear();
                     }
                 }
             }
@@ -193,6 +194,19 @@ mod tests {
         });
         assert!(matches!(link.next().await, Err(Lost::Closed)), "it ends when all are read");
         reader.await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn what_was_said_before_the_end_is_heard_though_requests_still_wait() {
+        let (mut link, iomux) = pair();
+        for signal in 0..3_000 {
+            link.send(&Request::SignalAll { signal }, None).unwrap();
+        }
+        assert!(!link.waiting.is_empty());
+        iomux.send(&serde_json::to_vec(&Event::Gone).unwrap(), &[]).unwrap();
+        drop(iomux);
+        assert_eq!(link.next().await.unwrap(), Event::Gone);
+        assert!(matches!(link.next().await, Err(Lost::Closed)));
     }
 
     #[tokio::test]

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use warden_init::message::Resource;
+pub use warden_iomux::message::Direction;
 
 /// A container to make.
 #[derive(Clone, Debug, Default)]
@@ -52,4 +53,17 @@ pub struct Stop {
     pub background: bool,
     /// KILL at once instead of TERM first.
     pub kill: bool,
+}
+
+/// Files to copy between the host and a container.
+#[derive(Clone, Debug)]
+pub struct Copy {
+    /// From where to where.
+    pub direction: Direction,
+    /// What is copied; with "/" at its end, the content of that directory.
+    pub source: Vec<u8>,
+    /// Where it goes.
+    pub target: Vec<u8>,
+    /// Who owns the files on the host, for copies out: `user`, `user:group` or `:group`, names or numbers.
+    pub owner: Option<Vec<u8>>,
 }

@@ -34,6 +34,8 @@ pub struct Settings {
     pub max_finished_bytes: u64,
     /// Jobs that run at the same time in one container.
     pub max_running_jobs: usize,
+    /// How long a copy may make no progress before it is given up.
+    pub copy_stall_time: Duration,
     /// Where `log_tag` lines go.
     pub syslog_socket: PathBuf,
     /// LANG of every job.
@@ -101,6 +103,7 @@ pub(crate) fn sample(depot: &std::path::Path) -> Settings {
         max_finished_jobs: 10,
         max_finished_bytes: 1 << 20,
         max_running_jobs: 10,
+        copy_stall_time: Duration::from_secs(5),
         syslog_socket: PathBuf::from("/dev/log"),
         lang: "C.UTF-8".to_owned(),
         network: NetworkPool {

@@ -8,6 +8,8 @@ use serde::{Deserialize, Serialize};
 #[serde(rename_all = "snake_case")]
 #[allow(missing_docs, reason = "each variant's text says what it means")]
 pub enum Step {
+    #[error("entering the container for")]
+    Enter,
     #[error("opening")]
     Open,
     #[error("examining")]
@@ -51,6 +53,11 @@ pub struct CopyError {
 }
 
 impl CopyError {
+    /// Makes one of an error of the standard library's.
+    pub fn new(step: Step, path: Vec<u8>, error: &std::io::Error) -> Self {
+        Self { step, path, errno: errno_of(error) }
+    }
+
     /// Whether it only says that the other side has gone: the other side knows why.
     pub fn is_interruption(&self) -> bool {
         self.step == Step::Stream

@@ -39,8 +39,8 @@ struct Receiver<'a, R: Read> {
 /// Who owns what is received, instead of the receiving process's user.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Owner {
-    /// The user's id.
-    pub user: u32,
+    /// The user's id; absent: it stays as it is.
+    pub user: Option<u32>,
     /// The group's id; absent: it stays as it is.
     pub group: Option<u32>,
 }
@@ -298,14 +298,14 @@ impl<R: Read> Receiver<'_, R> {
     /// Gives a file or directory to its owner.
     fn give(&self, file: BorrowedFd<'_>) -> Result<(), CopyError> {
         let Some(owner) = self.owner else { return Ok(()) };
-        rustix::fs::fchown(file, Some(Uid::from_raw(owner.user)), owner.group.map(Gid::from_raw))
+        rustix::fs::fchown(file, owner.user.map(Uid::from_raw), owner.group.map(Gid::from_raw))
             .map_err(|e| self.failed(Step::Owner, e))
     }
 
     /// Gives the unfinished link itself, not what it points to, to its owner.
     fn give_link(&self, parent: BorrowedFd<'_>) -> Result<(), CopyError> {
         let Some(owner) = self.owner else { return Ok(()) };
-        let (user, group) = (Some(Uid::from_raw(owner.user)), owner.group.map(Gid::from_raw));
+        let (user, group) = (owner.user.map(Uid::from_raw), owner.group.map(Gid::from_raw));
         rustix::fs::chownat(parent, UNFINISHED, user, group, AtFlags::SYMLINK_NOFOLLOW)
             .map_err(|e| self.failed(Step::Owner, e))
     }

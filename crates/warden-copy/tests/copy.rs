@@ -252,7 +252,7 @@ fn what_is_received_belongs_to_the_owner_that_is_named_and_links_are_not_followe
     symlink(world.path("outside"), world.path("from/d/link")).unwrap();
     let (out, input) = UnixStream::pair().unwrap();
     let (from, to) = (world.text("from/d"), world.text("to"));
-    let owner = warden_copy::receive::Owner { user: 12_345, group: Some(54_321) };
+    let owner = warden_copy::receive::Owner { user: Some(12_345), group: Some(54_321) };
     let sender =
         std::thread::spawn(move || send(&from, own_descriptors().unwrap().as_fd(), out, &mut |_| ()));
     receive(&to, Some(owner), input, &mut |_| ()).unwrap();

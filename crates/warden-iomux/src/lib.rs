@@ -2,6 +2,7 @@
 //! while the daemon comes and goes.
 
 mod client;
+mod copy;
 mod job;
 pub mod layout;
 pub mod message;

@@ -4,6 +4,9 @@
 //! side is `Hello`. The socket that iomux finds as its standard input at start speaks the same.
 
 use serde::{Deserialize, Serialize};
+use warden_copy::Totals;
+use warden_copy::error::Step as CopyStep;
+use warden_copy::receive::Owner;
 use warden_init::byte_string::ByteString;
 use warden_init::message::{Process, SpawnStep};
 
@@ -36,8 +39,65 @@ pub enum Request {
         /// The signal's number.
         signal: i32,
     },
+    /// Copies files between the host and the container. [`Event::CopyProgress`] and [`Event::CopyEnded`] follow.
+    Copy(CopyOrder),
+    /// Kills a copy; it ends as one that failed.
+    CancelCopy {
+        /// The copy.
+        copy: u32,
+    },
     /// Ends the container: kills wshd and with it everything inside. [`Event::Gone`] follows.
     Kill,
+}
+
+/// Files to copy.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CopyOrder {
+    /// The copy's number, chosen by the client.
+    pub copy: u32,
+    /// From where to where.
+    pub direction: Direction,
+    /// What is copied: a path on the sending side; with "/" at its end, the content of that directory.
+    pub source: ByteString,
+    /// Where it goes: a path on the receiving side.
+    pub target: ByteString,
+    /// Who owns the files on the host, instead of the host's root; for copies out of the container.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub owner: Option<Owner>,
+}
+
+/// From where to where a copy goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Direction {
+    /// From the host into the container.
+    In,
+    /// From the container to the host.
+    Out,
+}
+
+/// Which end of a copy.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Side {
+    /// In the container.
+    Inside,
+    /// On the host.
+    Outside,
+}
+
+/// Why a copy ended early.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CopyFailure {
+    /// Where it happened.
+    pub side: Side,
+    /// What was being done; none: the process that did it was killed, or could not be made.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub step: Option<CopyStep>,
+    /// To which path.
+    pub path: ByteString,
+    /// The kernel's answer.
+    pub errno: i32,
 }
 
 /// What happens to a job's output.
@@ -113,6 +173,23 @@ pub enum Event {
         job: u32,
         /// How, and with how much output.
         exit: Exit,
+    },
+    /// How far a copy is: what has arrived.
+    CopyProgress {
+        /// The copy.
+        copy: u32,
+        /// What has arrived.
+        totals: Totals,
+    },
+    /// A copy has ended, and nothing of it runs any more.
+    CopyEnded {
+        /// The copy.
+        copy: u32,
+        /// What has arrived.
+        totals: Totals,
+        /// Why it is not whole.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        failure: Option<CopyFailure>,
     },
     /// No process is left inside but wshd, and every job was told to have ended; once for each [`Request::SignalAll`],
     /// told to the client that asked.

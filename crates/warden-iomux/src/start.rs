@@ -11,6 +11,7 @@ use warden_init::spec::{self, Spec};
 use warden_linux::socket::{PacketListener, PacketSocket};
 use warden_linux::{limit, process, signal};
 
+use crate::copy::Inside;
 use crate::layout::Layout;
 use crate::supervisor::Supervisor;
 
@@ -60,7 +61,7 @@ pub fn run(path: &Path) -> Result<(), Failure> {
     let listener = listen(&layout.iomux_socket())?;
     // Only now: where another iomux listens, the file is its own.
     write_id(&layout.iomux_pid(), process::id())?;
-    let mut supervisor = Supervisor::new(layout.clone(), listener, control)
+    let mut supervisor = Supervisor::new(layout.clone(), Inside::from(&spec), listener, control)
         .map_err(failed("prepare to supervise", layout.directory()))?;
     let result = start_init(&spec, &layout, &mut supervisor);
     match result {

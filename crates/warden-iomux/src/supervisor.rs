@@ -16,6 +16,7 @@ use warden_linux::process;
 use warden_linux::socket::{PacketListener, PacketSocket};
 
 use crate::client::Client;
+use crate::copy::{Copying, Inside};
 use crate::job::{self, CHUNK, Job};
 use crate::layout::Layout;
 use crate::message::{Event, MAX_PACKET, Request, Step, VERSION};
@@ -23,6 +24,7 @@ use ended::Ended;
 use init::InitLink;
 use token::Token;
 
+mod copies;
 mod ended;
 mod init;
 mod jobs;
@@ -47,6 +49,8 @@ pub(crate) struct Supervisor {
     init: Option<InitLink>,
     jobs: BTreeMap<u32, Job>,
     ended: Ended,
+    inside: Inside,
+    copies: BTreeMap<u32, Copying>,
     /// The clients that wait for Idle, in the order in which they asked.
     idle_askers: VecDeque<u64>,
     buffer: Vec<u8>,
@@ -57,6 +61,7 @@ impl Supervisor {
     /// Prepares; `control` is a client from the start.
     pub(crate) fn new(
         layout: Layout,
+        inside: Inside,
         listener: PacketListener,
         control: Option<PacketSocket>,
     ) -> io::Result<Self> {
@@ -71,6 +76,8 @@ impl Supervisor {
             init: None,
             jobs: BTreeMap::new(),
             ended: Ended::default(),
+            inside,
+            copies: BTreeMap::new(),
             idle_askers: VecDeque::new(),
             buffer: vec![0; CHUNK],
             gone: false,
@@ -115,6 +122,7 @@ impl Supervisor {
             Token::Init => self.hear_init(),
             Token::InitEnded => self.bury_init(),
             Token::Client(client) => self.hear(client),
+            Token::Copy(copy, side) => self.hear_copy(copy, side),
             Token::Stream(job, channel) => self.advance(job, channel),
         }
     }
@@ -188,6 +196,8 @@ impl Supervisor {
                 self.idle_askers.push_back(client);
                 self.ask_init(&inside::Request::SignalAll { signal }, Vec::new());
             }
+            Request::Copy(order) => self.start_copy(&order),
+            Request::CancelCopy { copy } => self.cancel_copy(copy),
             Request::Kill => self.kill_init(),
         }
     }
@@ -292,6 +302,7 @@ impl Supervisor {
         while let Ok(Some((reply, fds))) = init.receive() {
             self.learn(reply, fds);
         }
+        self.end_copies();
         let ending = process::wait(init.pidfd());
         if init.ready_pid().is_none() {
             eprintln!("iomux: the container's init ended before it served: {ending:?}");

@@ -30,6 +30,15 @@ pub fn readable_bytes(fd: impl AsFd) -> io::Result<u64> {
     Ok(rustix::io::ioctl_fionread(fd)?)
 }
 
+/// Makes the node of a character device, with these permission bits.
+pub fn make_device(path: &Path, mode: u32, major: u32, minor: u32) -> io::Result<()> {
+    let mode = Mode::from_raw_mode(mode);
+    let device = rustix::fs::makedev(major, minor);
+    rustix::fs::mknodat(rustix::fs::CWD, path, FileType::CharacterDevice, mode, device)?;
+    // What the umask took away.
+    Ok(rustix::fs::chmodat(rustix::fs::CWD, path, mode, rustix::fs::AtFlags::empty())?)
+}
+
 /// Makes an open file a user's and a group's.
 pub fn give(fd: impl AsFd, user: u32, group: u32) -> io::Result<()> {
     let (user, group) = (rustix::fs::Uid::from_raw(user), rustix::fs::Gid::from_raw(group));

@@ -3,11 +3,23 @@
 use std::io;
 use std::os::fd::BorrowedFd;
 
-use rustix::thread::LinkNameSpaceType;
+use rustix::thread::{LinkNameSpaceType, ThreadNameSpaceType};
 
 /// Joins a user namespace; this process must have one thread.
 pub fn join_user(namespace: BorrowedFd<'_>) -> io::Result<()> {
     Ok(rustix::thread::move_into_link_name_space(namespace, Some(LinkNameSpaceType::User))?)
+}
+
+/// Joins another process's namespaces, all but that of process ids, and its root directory with them; this process must
+/// have one thread. Its user namespace is left out for a process that has none of its own.
+pub fn join_process(pidfd: BorrowedFd<'_>, with_user: bool) -> io::Result<()> {
+    let mut namespaces = ThreadNameSpaceType::MOUNT
+        | ThreadNameSpaceType::CONTROL_GROUP
+        | ThreadNameSpaceType::HOST_NAME_AND_NIS_DOMAIN_NAME
+        | ThreadNameSpaceType::INTER_PROCESS_COMMUNICATION
+        | ThreadNameSpaceType::NETWORK;
+    namespaces.set(ThreadNameSpaceType::USER, with_user);
+    Ok(rustix::thread::move_into_thread_name_spaces(pidfd, namespaces)?)
 }
 
 /// Names the host of this UTS namespace.

@@ -6,7 +6,7 @@ use tokio::net::UnixStream;
 use warden_container::host::Connection;
 use warden_protocol::Request;
 
-use crate::dispatch::{Refusal, Session, only_looks, waits};
+use crate::dispatch::{Refusal, Session, ends_with_client, only_looks, waits};
 use crate::drain::Drain;
 use crate::hangup::Hangup;
 use crate::inbox::{Inbox, Next};
@@ -20,7 +20,7 @@ const HANDLE_SHOWN: usize = 64;
 enum Outcome {
     /// Its answer was sent, or its refusal.
     Answered(Result<(), Refusal>),
-    /// The client is gone; a job that was waited for goes on.
+    /// The client is gone; a job that was waited for goes on, a copy does not.
     Vanished,
     /// The server drains; a job that was waited for goes on.
     Drained,
@@ -98,15 +98,15 @@ impl Client {
         }
     }
 
-    /// Does one request; one that waits for a job ends with the client, and with the server.
+    /// Does one request; one that waits for a job ends with the client, and with the server; a copy with the client.
     async fn outcome(&self, request: Request) -> Outcome {
         let session = Session { domain: &self.domain, writer: Writer(&self.stream) };
-        let waits = waits(&request);
+        let (waits, ends_with_client) = (waits(&request), ends_with_client(&request));
         let mut drain = self.drain.clone();
         tokio::select! {
             biased;
             answered = session.answer(request) => Outcome::Answered(answered),
-            () = self.hangup.happened(), if waits => Outcome::Vanished,
+            () = self.hangup.happened(), if ends_with_client => Outcome::Vanished,
             () = drain.started(), if waits => Outcome::Drained,
         }
     }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use warden_container::error::Error;
 use warden_container::info::{CpuStat, Info, MemoryStat};
-use warden_container::request::{Bind, Create, Run, Stop};
+use warden_container::request::{Bind, Copy, Create, Direction, Run, Stop};
 use warden_init::message::Resource;
 use warden_protocol::messages;
 
@@ -56,6 +56,24 @@ pub(crate) fn spawn(request: messages::SpawnRequest) -> Run {
 }
 
 /// How to stop.
+pub(crate) fn copy_in(request: messages::CopyInRequest) -> Copy {
+    Copy {
+        direction: Direction::In,
+        source: request.src_path.unwrap_or_default(),
+        target: request.dst_path.unwrap_or_default(),
+        owner: None,
+    }
+}
+
+pub(crate) fn copy_out(request: messages::CopyOutRequest) -> Copy {
+    Copy {
+        direction: Direction::Out,
+        source: request.src_path.unwrap_or_default(),
+        target: request.dst_path.unwrap_or_default(),
+        owner: request.owner.filter(|owner| !owner.is_empty()),
+    }
+}
+
 pub(crate) fn stop(request: &messages::StopRequest) -> Stop {
     Stop { background: request.background.unwrap_or(false), kill: request.kill.unwrap_or(false) }
 }

@@ -3,6 +3,7 @@
 //! A handle is looked up before anything else is examined, as in the original.
 
 mod containers;
+mod copies;
 mod jobs;
 
 use std::io;
@@ -51,7 +52,12 @@ impl Refusal {
     }
 }
 
-/// Whether a request waits for a job, so that a client that vanished need not be waited for.
+/// Whether a request is of no use to anybody once its client is gone.
+pub(crate) fn ends_with_client(request: &Request) -> bool {
+    waits(request) || matches!(request, Request::CopyIn(_) | Request::CopyOut(_))
+}
+
+/// Whether a request waits for a job, which goes on without it.
 pub(crate) fn waits(request: &Request) -> bool {
     matches!(request, Request::Run(_) | Request::Link(_) | Request::Stream(_))
 }
@@ -84,6 +90,8 @@ impl Session<'_> {
             Request::Stop(stop) => self.stop(stop).await?,
             Request::Destroy(destroy) => self.destroy(destroy).await?,
             Request::Spawn(spawn) => self.spawn(spawn).await?,
+            Request::CopyIn(copy) => self.copy_in(copy).await?,
+            Request::CopyOut(copy) => self.copy_out(copy).await?,
             later => {
                 self.container(later.handle())?;
                 return Err(Refusal::NotImplemented(later.name()));
@@ -102,13 +110,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_requests_that_wait_for_a_job_end_with_their_client() {
+    fn only_requests_that_wait_for_a_job_or_copy_end_with_their_client() {
         let waiting = ["run", "link", "stream"].map(|name| Request::new(name).unwrap());
-        assert!(waiting.iter().all(waits));
+        assert!(waiting.iter().all(waits) && waiting.iter().all(ends_with_client));
         for name in
             ["create", "stop", "destroy", "spawn", "copy_in", "copy_out", "limit_memory", "ping", "info"]
         {
-            assert!(!waits(&Request::new(name).unwrap()), "{name}");
+            let request = Request::new(name).unwrap();
+            assert!(!waits(&request), "{name}");
+            assert_eq!(ends_with_client(&request), name.starts_with("copy"), "{name}");
         }
     }
 

@@ -7,6 +7,7 @@ mod command_line;
 mod commands;
 mod configuration;
 mod containers;
+mod copies;
 mod disconnects;
 mod frames;
 mod grace;

@@ -40,7 +40,10 @@ fn carry_out_one(step: &Inside, detached: &mut Detached) -> io::Result<()> {
             detached.insert(create.name.into(), create_mount(create)?);
             Ok(())
         }
-        Inside::Take { name, recursive, optional } => take(name, *recursive, *optional, detached),
+        Inside::Take { name, recursive } => {
+            detached.insert(name.clone(), mount::copy(Path::new(name), *recursive)?);
+            Ok(())
+        }
         Inside::Pivot => mount::pivot_into(Path::new("root")),
         Inside::SetHostname(name) => namespace::set_hostname(name.as_bytes()),
         Inside::RaiseLoopback => network::set_up(c"lo"),
@@ -81,17 +84,6 @@ fn mount_root(options: &CStr) -> io::Result<()> {
 
 fn create_mount(create: &Create) -> io::Result<OwnedFd> {
     mount::create(create.kind, create.options, create.attributes)
-}
-
-fn take(name: &str, recursive: bool, optional: bool, detached: &mut Detached) -> io::Result<()> {
-    match mount::copy(Path::new(name), recursive) {
-        Ok(tree) => {
-            detached.insert(name.into(), tree);
-            Ok(())
-        }
-        Err(error) if optional && error.kind() == io::ErrorKind::NotFound => Ok(()),
-        Err(error) => Err(error),
-    }
 }
 
 /// Attaches a tree at a path that is made if it is missing; only the container's own root can be in the way.

@@ -18,16 +18,15 @@ pub(super) fn carry_out(step: &Outside, ids: Option<BorrowedFd<'_>>) -> io::Resu
         Outside::MakePrivate => mount::make_all_private(),
         Outside::MountStaging(directory) => mount_staging(directory),
         Outside::MakeDirectory(name) => fs::create_dir(name),
-        Outside::Stage(stage) => match place(stage, ids) {
-            Err(error) if stage.optional && error.kind() == io::ErrorKind::NotFound => Ok(()),
-            other => other,
-        },
+        Outside::MakeNode { name, major, minor } => {
+            file::make_device(&Path::new("dev").join(name), 0o666, *major, *minor)
+        }
+        Outside::Stage(stage) => place(stage, ids),
     }
 }
 
 fn mount_staging(directory: &Path) -> io::Result<()> {
-    let flags = MountFlags::NOSUID | MountFlags::NODEV;
-    mount::mount(c"staging", directory, c"tmpfs", flags, c"mode=755,size=1m")?;
+    mount::mount(c"staging", directory, c"tmpfs", MountFlags::NOSUID, c"mode=755,size=1m")?;
     std::env::set_current_dir(directory)
 }
 

@@ -8,8 +8,16 @@ use warden_linux::mount::Attributes;
 use crate::byte_string::ByteString;
 use crate::spec::{Bind, Cgroup, InsideFile, Spec, User};
 
-/// The device nodes that a container sees, if the host has them.
-const DEVICES: [&str; 7] = ["null", "zero", "full", "random", "urandom", "tty", "fuse"];
+/// The device nodes that a container sees, open to all inside: name, major and minor number.
+const DEVICES: [(&str, u32, u32); 7] = [
+    ("null", 1, 3),
+    ("zero", 1, 5),
+    ("full", 1, 7),
+    ("random", 1, 8),
+    ("urandom", 1, 9),
+    ("tty", 5, 0),
+    ("fuse", 10, 229),
+];
 
 /// Symbolic links of /dev, as (path, target).
 const DEVICE_LINKS: [(&str, &str); 5] = [
@@ -40,6 +48,15 @@ pub enum Outside {
     MountStaging(PathBuf),
     /// Makes a directory in it.
     MakeDirectory(&'static str),
+    /// Makes a device's node in it: none can be made in a user namespace.
+    MakeNode {
+        /// Its name.
+        name: &'static str,
+        /// Its major number.
+        major: u32,
+        /// Its minor number.
+        minor: u32,
+    },
     /// Attaches a copy of a host's mount in it.
     Stage(Stage),
 }
@@ -57,8 +74,6 @@ pub struct Stage {
     pub mapped: bool,
     /// Whether mounts below it come along.
     pub recursive: bool,
-    /// Whether the host may be without it.
-    pub optional: bool,
 }
 
 /// A step of the init. Paths are the container's from `Pivot` on.
@@ -79,8 +94,6 @@ pub enum Inside {
         name: String,
         /// As in [`Stage`].
         recursive: bool,
-        /// As in [`Stage`].
-        optional: bool,
     },
     /// Makes the overlay the root, and the host's file tree unreachable.
     Pivot,
@@ -153,7 +166,6 @@ fn staged(spec: &Spec) -> Vec<Staged> {
             attributes,
             mapped,
             recursive: false,
-            optional: false,
         },
         destination: None,
     };
@@ -165,7 +177,6 @@ fn staged(spec: &Spec) -> Vec<Staged> {
             // An idmapped writable mount would let the container's root make files that belong to the host's.
             mapped: mapped && !bind.writable,
             recursive,
-            optional: false,
         },
         destination: Some(bind.destination.as_path().into()),
     };
@@ -178,41 +189,26 @@ fn staged(spec: &Spec) -> Vec<Staged> {
     all.extend(spec.root.system.iter().enumerate().map(|(n, system)| {
         bind(format!("system{n}"), &Bind { writable: false, ..system.clone() }, read_only, true)
     }));
-    all.extend(DEVICES.iter().map(|device| device_node(device)));
     all.extend(spec.binds.iter().enumerate().map(|(n, given)| {
         bind(format!("bind{n}"), given, if given.writable { harmless } else { read_only }, false)
     }));
     all
 }
 
-/// The host's node: none can be made in a user namespace. Read-only keeps its owner and mode; the device can be written.
-fn device_node(device: &str) -> Staged {
-    let path = Path::new("/dev").join(device);
-    Staged {
-        stage: Stage {
-            source: path.clone(),
-            name: format!("device-{device}"),
-            attributes: Attributes::MOUNT_ATTR_RDONLY
-                | Attributes::MOUNT_ATTR_NOSUID
-                | Attributes::MOUNT_ATTR_NOEXEC,
-            mapped: false,
-            recursive: false,
-            optional: device == "fuse",
-        },
-        destination: Some(path),
-    }
-}
-
 fn outside(spec: &Spec, directory: &Path, staged: &[Staged]) -> Vec<Outside> {
-    let mut steps = Vec::new();
+    let mut steps = vec![
+        Outside::MakePrivate,
+        Outside::MountStaging(directory.join("mnt")),
+        Outside::MakeDirectory("root"),
+        Outside::MakeDirectory("dev"),
+    ];
+    // Before the cgroups, whose devices controller lets nobody make nodes.
+    steps.extend(DEVICES.map(|(name, major, minor)| Outside::MakeNode { name, major, minor }));
     steps.extend(spec.cgroups.iter().filter_map(|cgroup| match cgroup {
         Cgroup::V1(path) => Some(Outside::JoinCgroup(path.as_path().into())),
         // The builder is born in it.
         Cgroup::V2(_) => None,
     }));
-    steps.push(Outside::MakePrivate);
-    steps.push(Outside::MountStaging(directory.join("mnt")));
-    steps.push(Outside::MakeDirectory("root"));
     steps.extend(staged.iter().map(|staged| Outside::Stage(staged.stage.clone())));
     steps
 }
@@ -223,12 +219,10 @@ fn inside(spec: &Spec, staged: &[Staged]) -> Vec<Inside> {
     // who sees a whole one already.
     steps.extend(own_file_systems().map(Inside::Create));
     steps.extend(staged.iter().filter(|staged| staged.destination.is_some()).map(
-        |Staged { stage, .. }| Inside::Take {
-            name: stage.name.clone(),
-            recursive: stage.recursive,
-            optional: stage.optional,
-        },
+        |Staged { stage, .. }| Inside::Take { name: stage.name.clone(), recursive: stage.recursive },
     ));
+    let node = |(name, _, _): (&str, u32, u32)| format!("dev/{name}");
+    steps.extend(DEVICES.map(|device| Inside::Take { name: node(device), recursive: false }));
     steps.push(Inside::Pivot);
     steps.push(Inside::SetHostname(spec.id.clone()));
     steps.push(Inside::RaiseLoopback);
@@ -238,6 +232,10 @@ fn inside(spec: &Spec, staged: &[Staged]) -> Vec<Inside> {
         |name: &str, path: &str| Inside::Attach { name: name.into(), path: path.into(), follow: false };
     steps.extend([attach("proc", "/proc"), attach("sys", "/sys"), attach("dev", "/dev")]);
     steps.extend([attach("pts", "/dev/pts"), Inside::MakeDirectory { path: "/dev/shm", mode: 0o1777 }]);
+    steps.extend(DEVICES.map(|device| {
+        let path = Path::new("/").join(node(device));
+        Inside::Attach { name: node(device), path, follow: true }
+    }));
     steps.extend(DEVICE_LINKS.map(|(path, target)| Inside::Link { path, target }));
     steps.extend(staged.iter().filter_map(|Staged { stage, destination }| {
         let path = destination.clone()?;
@@ -286,6 +284,7 @@ impl Outside {
             Self::MakePrivate => "make private",
             Self::MountStaging(_) => "mount a tmpfs at",
             Self::MakeDirectory(_) => "make the staging directory",
+            Self::MakeNode { .. } => "make the node of the device",
             Self::Stage(_) => "stage",
         }
     }
@@ -295,7 +294,7 @@ impl Outside {
         match self {
             Self::JoinCgroup(path) | Self::MountStaging(path) => path.as_path().into(),
             Self::MakePrivate => "all mounts".into(),
-            Self::MakeDirectory(name) => (*name).into(),
+            Self::MakeDirectory(name) | Self::MakeNode { name, .. } => (*name).into(),
             Self::Stage(stage) => stage.source.as_path().into(),
         }
     }

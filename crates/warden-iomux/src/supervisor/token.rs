@@ -1,7 +1,9 @@
 //! What a descriptor in the supervisor's epoll is, in the 64 bits that the kernel keeps of it.
 
 use crate::job::Channel;
+use crate::message::Side;
 
+const COPY: u64 = 1 << 61;
 const CLIENT: u64 = 1 << 62;
 const STREAM: u64 = 1 << 63;
 
@@ -16,6 +18,8 @@ pub(super) enum Token {
     InitEnded,
     /// A client says something, or can be told more.
     Client(u64),
+    /// A helper of a copy says something.
+    Copy(u32, Side),
     /// A pipe of a job holds something.
     Stream(u32, Channel),
 }
@@ -27,6 +31,7 @@ impl From<Token> for u64 {
             Token::Init => 1,
             Token::InitEnded => 2,
             Token::Client(number) => CLIENT | number,
+            Token::Copy(copy, side) => COPY | u64::from(copy) << 1 | side as u64,
             Token::Stream(job, channel) => STREAM | u64::from(job) << 1 | channel as u64,
         }
     }
@@ -42,7 +47,11 @@ impl From<u64> for Token {
                 let channel = if bits & 1 == 0 { Channel::Stdout } else { Channel::Stderr };
                 Self::Stream((bits >> 1) as u32, channel)
             }
-            bits => Self::Client(bits & !CLIENT),
+            bits if bits & CLIENT != 0 => Self::Client(bits & !CLIENT),
+            bits => {
+                let side = if bits & 1 == Side::Inside as u64 { Side::Inside } else { Side::Outside };
+                Self::Copy((bits >> 1) as u32, side)
+            }
         }
     }
 }
@@ -55,9 +64,10 @@ mod tests {
     fn tokens_survive_the_kernel() {
         let streams =
             [0, 1, u32::MAX].into_iter().flat_map(|job| Channel::BOTH.map(|c| Token::Stream(job, c)));
+        let copies = [0, 1, u32::MAX].into_iter().flat_map(|copy| [Side::Inside, Side::Outside].map(|s| Token::Copy(copy, s)));
         let others =
             [Token::Listener, Token::Init, Token::InitEnded, Token::Client(0), Token::Client(1 << 40)];
-        for token in streams.chain(others) {
+        for token in streams.chain(copies).chain(others) {
             assert_eq!(Token::from(u64::from(token)), token);
         }
     }
