@@ -221,7 +221,7 @@ mod tests {
     fn only_the_process_of_this_container_is_killed() {
         let (directory, spec) = container();
         end(&spec).unwrap();
-        let mut child = std::process::Command::new(program(directory.path(), "sleep 100"))
+        let mut child = std::process::Command::new(program(directory.path(), "exec sleep 100"))
             .arg("/other/spec.json")
             .spawn()
             .unwrap();

@@ -51,7 +51,7 @@ impl From<&Spec> for Inside {
 enum Report {
     Progress(Totals),
     Done(Totals),
-    Failed { step: Step, path: ByteString, errno: i32 },
+    Failed { totals: Totals, step: Step, path: ByteString, errno: i32 },
 }
 
 /// One of the two processes.
@@ -181,11 +181,19 @@ impl Helper {
         let (totals, outcome) = match serde_json::from_slice(&packet) {
             Ok(Report::Progress(totals)) => return Some(Some(totals)),
             Ok(Report::Done(totals)) => (Some(totals), Ok(())),
-            Ok(Report::Failed { step, path, errno }) => {
-                (None, Err(CopyFailure { side: self.side, step: Some(step), path, errno }))
+            Ok(Report::Failed { totals, step, path, errno }) => {
+                (Some(totals), Err(CopyFailure { side: self.side, step: Some(step), path, errno }))
             }
             // It was killed, by us, by the kernel for want of memory, or with its container.
-            Err(_) => (None, Err(CopyFailure { side: self.side, step: None, path: ByteString::default(), errno: ECANCELED })),
+            Err(_) => (
+                None,
+                Err(CopyFailure {
+                    side: self.side,
+                    step: None,
+                    path: ByteString::default(),
+                    errno: ECANCELED,
+                }),
+            ),
         };
         self.outcome = Some(outcome);
         self.bury();
@@ -231,10 +239,12 @@ struct Task<'a> {
 impl Task<'_> {
     /// The helper's whole life; gives its exit status.
     fn run(&self, reporter: &PacketSocket, inside: &Inside, init: BorrowedFd<'_>) -> u8 {
-        let (report, failed) = match self.prepare(reporter, inside, init).and_then(|own| self.copy(reporter, &own)) {
+        let mut totals = Totals::default();
+        let prepared = self.prepare(reporter, inside, init);
+        let (report, failed) = match prepared.and_then(|own| self.copy(reporter, &own, &mut totals)) {
             Ok(totals) => (Report::Done(totals), false),
             Err(CopyError { step, path, errno }) => {
-                (Report::Failed { step, path: ByteString(path), errno: errno.raw_os_error() }, true)
+                (Report::Failed { totals, step, path: ByteString(path), errno: errno.raw_os_error() }, true)
             }
         };
         u8::from(tell_surely(reporter, &report).is_err() || failed)
@@ -268,9 +278,11 @@ impl Task<'_> {
         if self.sends { &self.order.source } else { &self.order.target }
     }
 
-    fn copy(&self, reporter: &PacketSocket, own: &OwnedFd) -> Result<Totals, CopyError> {
+    /// Does it; `latest` is how far it came.
+    fn copy(&self, reporter: &PacketSocket, own: &OwnedFd, latest: &mut Totals) -> Result<Totals, CopyError> {
         let mut last = Instant::now();
         let mut report = |totals: Totals| {
+            *latest = totals;
             if last.elapsed() >= REPORT_INTERVAL {
                 last = Instant::now();
                 // A queue that is full holds a report of late anyway.
@@ -314,7 +326,9 @@ fn tell(reporter: &PacketSocket, report: &Report) -> io::Result<()> {
 fn tell_surely(reporter: &PacketSocket, report: &Report) -> io::Result<()> {
     loop {
         match tell(reporter, report) {
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => std::thread::sleep(Duration::from_millis(1)),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                std::thread::sleep(Duration::from_millis(1))
+            }
             other => return other,
         }
     }

@@ -164,7 +164,10 @@ impl Supervisor {
         if !informed {
             client.greet();
         }
-        client.lost |= version != VERSION;
+        if version != VERSION {
+            client.lost = true;
+            client.listening = false;
+        }
         if informed || client.lost {
             return;
         }

@@ -178,7 +178,11 @@ fn what_is_missing_or_forbidden_is_named() {
             "/tmp/no/where in the container: No such file".to_owned(),
         ),
         (format!("{from}/a"), "/etc/a".to_owned(), "/etc/a in the container: Permission denied".to_owned()),
-        (format!("{from}/a"), "/usr/a".to_owned(), "/usr/a in the container: Permission denied".to_owned()),
+        (
+            format!("{from}/a"),
+            "/usr/a".to_owned(),
+            "/usr/a in the container: Read-only file system".to_owned(),
+        ),
         (format!("{from}/a"), format!("/tmp/{long}"), "File name too long".to_owned()),
         (format!("{from}/a/"), "/tmp".to_owned(), "Not a directory".to_owned()),
     ] {
@@ -221,7 +225,11 @@ fn a_full_disk_is_an_error_that_names_the_path_and_how_far_the_copy_came() {
     let from = format!("{}/d/", text(base.path()));
     let error = copy_in(&mut client, &handle, &from, "/tmp/full").unwrap_err();
     assert!(error.contains("/tmp/full/big in the container: No space left on device"), "{error}");
-    assert_eq!(client.text(&handle, "ls -A /tmp/full | grep -v a-small"), "", "nothing unfinished is left");
+    assert_eq!(
+        client.text(&handle, "ls -A /tmp/full | grep -v a-small || true"),
+        "",
+        "nothing unfinished is left"
+    );
 }
 
 #[test]
@@ -421,5 +429,7 @@ fn destroying_a_container_ends_its_copies() {
     client.kill(&handle);
     client.destroy(&handle);
     let results = copying.join().unwrap();
-    assert_eq!(results.last().unwrap().as_ref().unwrap_err(), "unknown handle");
+    // The last ones came when it was going, or gone.
+    let refused = results.last().unwrap().as_ref().unwrap_err();
+    assert!(refused == "unknown handle" || refused.ends_with("current state is 'destroyed'"), "{refused}");
 }

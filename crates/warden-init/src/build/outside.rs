@@ -18,6 +18,7 @@ pub(super) fn carry_out(step: &Outside, ids: Option<BorrowedFd<'_>>) -> io::Resu
         Outside::MakePrivate => mount::make_all_private(),
         Outside::MountStaging(directory) => mount_staging(directory),
         Outside::MakeDirectory(name) => fs::create_dir(name),
+        Outside::Give { name, owner } => std::os::unix::fs::chown(name, Some(*owner), Some(*owner)),
         Outside::MakeNode { name, major, minor } => {
             file::make_device(&Path::new("dev").join(name), 0o666, *major, *minor)
         }
@@ -26,7 +27,9 @@ pub(super) fn carry_out(step: &Outside, ids: Option<BorrowedFd<'_>>) -> io::Resu
 }
 
 fn mount_staging(directory: &Path) -> io::Result<()> {
-    mount::mount(c"staging", directory, c"tmpfs", MountFlags::NOSUID, c"mode=755,size=1m")?;
+    // Its directory `dev` outlives the building, as the container's /dev.
+    let options = c"mode=755,size=50%,nr_inodes=64k";
+    mount::mount(c"tmpfs", directory, c"tmpfs", MountFlags::NOSUID, options)?;
     std::env::set_current_dir(directory)
 }
 

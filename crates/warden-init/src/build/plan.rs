@@ -48,7 +48,14 @@ pub enum Outside {
     MountStaging(PathBuf),
     /// Makes a directory in it.
     MakeDirectory(&'static str),
-    /// Makes a device's node in it: none can be made in a user namespace.
+    /// Gives a directory in it to the container's root.
+    Give {
+        /// Its name.
+        name: &'static str,
+        /// The host's id of that root.
+        owner: u32,
+    },
+    /// Makes a device's node in its `dev`: none can be made in a user namespace.
     MakeNode {
         /// Its name.
         name: &'static str,
@@ -202,6 +209,8 @@ fn outside(spec: &Spec, directory: &Path, staged: &[Staged]) -> Vec<Outside> {
         Outside::MakeDirectory("root"),
         Outside::MakeDirectory("dev"),
     ];
+    // The container's root makes links and sockets in /dev; its nodes belong to the host's.
+    steps.extend(spec.ids.map(|ids| Outside::Give { name: "dev", owner: ids.host_start }));
     // Before the cgroups, whose devices controller lets nobody make nodes.
     steps.extend(DEVICES.map(|(name, major, minor)| Outside::MakeNode { name, major, minor }));
     steps.extend(spec.cgroups.iter().filter_map(|cgroup| match cgroup {
@@ -218,11 +227,12 @@ fn inside(spec: &Spec, staged: &[Staged]) -> Vec<Inside> {
     // Made while the host's own are still in sight: in a user namespace the kernel grants a new proc or sysfs only to
     // who sees a whole one already.
     steps.extend(own_file_systems().map(Inside::Create));
-    steps.extend(staged.iter().filter(|staged| staged.destination.is_some()).map(
-        |Staged { stage, .. }| Inside::Take { name: stage.name.clone(), recursive: stage.recursive },
-    ));
-    let node = |(name, _, _): (&str, u32, u32)| format!("dev/{name}");
-    steps.extend(DEVICES.map(|device| Inside::Take { name: node(device), recursive: false }));
+    steps.extend(
+        staged.iter().filter(|staged| staged.destination.is_some()).map(|Staged { stage, .. }| {
+            Inside::Take { name: stage.name.clone(), recursive: stage.recursive }
+        }),
+    );
+    steps.push(Inside::Take { name: "dev".into(), recursive: false });
     steps.push(Inside::Pivot);
     steps.push(Inside::SetHostname(spec.id.clone()));
     steps.push(Inside::RaiseLoopback);
@@ -232,10 +242,6 @@ fn inside(spec: &Spec, staged: &[Staged]) -> Vec<Inside> {
         |name: &str, path: &str| Inside::Attach { name: name.into(), path: path.into(), follow: false };
     steps.extend([attach("proc", "/proc"), attach("sys", "/sys"), attach("dev", "/dev")]);
     steps.extend([attach("pts", "/dev/pts"), Inside::MakeDirectory { path: "/dev/shm", mode: 0o1777 }]);
-    steps.extend(DEVICES.map(|device| {
-        let path = Path::new("/").join(node(device));
-        Inside::Attach { name: node(device), path, follow: true }
-    }));
     steps.extend(DEVICE_LINKS.map(|(path, target)| Inside::Link { path, target }));
     steps.extend(staged.iter().filter_map(|Staged { stage, destination }| {
         let path = destination.clone()?;
@@ -253,24 +259,19 @@ fn overlay_options(spec: &Spec) -> CString {
     }
 }
 
-/// Few on purpose: each memory cgroup of the machine pays for each superblock, so /dev/shm is a directory of /dev.
+/// Few on purpose: each memory cgroup of the machine pays for each superblock, so /dev is a directory of the tmpfs on
+/// which everything is staged, and /dev/shm a directory of that.
 fn own_file_systems() -> impl Iterator<Item = Create> {
     let inert = Attributes::MOUNT_ATTR_NOSUID | Attributes::MOUNT_ATTR_NODEV | Attributes::MOUNT_ATTR_NOEXEC;
-    let (nosuid, read_only) = (Attributes::MOUNT_ATTR_NOSUID, Attributes::MOUNT_ATTR_RDONLY);
+    let read_only = Attributes::MOUNT_ATTR_RDONLY;
     [
         Create { name: "proc", kind: c"proc", options: &[], attributes: inert },
         Create { name: "sys", kind: c"sysfs", options: &[], attributes: inert | read_only },
         Create {
-            name: "dev",
-            kind: c"tmpfs",
-            options: &[("mode", "755"), ("size", "50%"), ("nr_inodes", "64k")],
-            attributes: nosuid | Attributes::MOUNT_ATTR_NODEV,
-        },
-        Create {
             name: "pts",
             kind: c"devpts",
             options: &[("newinstance", ""), ("ptmxmode", "0666"), ("mode", "0620"), ("gid", "5")],
-            attributes: nosuid | Attributes::MOUNT_ATTR_NOEXEC,
+            attributes: Attributes::MOUNT_ATTR_NOSUID | Attributes::MOUNT_ATTR_NOEXEC,
         },
     ]
     .into_iter()
@@ -284,6 +285,7 @@ impl Outside {
             Self::MakePrivate => "make private",
             Self::MountStaging(_) => "mount a tmpfs at",
             Self::MakeDirectory(_) => "make the staging directory",
+            Self::Give { .. } => "give to the container's root",
             Self::MakeNode { .. } => "make the node of the device",
             Self::Stage(_) => "stage",
         }
@@ -294,7 +296,9 @@ impl Outside {
         match self {
             Self::JoinCgroup(path) | Self::MountStaging(path) => path.as_path().into(),
             Self::MakePrivate => "all mounts".into(),
-            Self::MakeDirectory(name) | Self::MakeNode { name, .. } => (*name).into(),
+            Self::MakeDirectory(name) | Self::Give { name, .. } | Self::MakeNode { name, .. } => {
+                (*name).into()
+            }
             Self::Stage(stage) => stage.source.as_path().into(),
         }
     }
