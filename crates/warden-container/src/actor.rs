@@ -11,9 +11,9 @@ use std::time::Instant;
 
 use tokio::process::Child;
 use tokio::sync::{mpsc, oneshot};
+use warden_copy::Totals;
 use warden_init::byte_string::ByteString;
 use warden_init::message::{Process, SpawnStep};
-use warden_copy::Totals;
 use warden_iomux::message::{CopyOrder, Event, Exit, ExitCause, Output, Request, Step, Syslog};
 
 use crate::admission::Operation;

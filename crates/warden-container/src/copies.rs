@@ -69,7 +69,8 @@ impl Actor {
             drop(reply.send(Err(refusal)));
             return;
         }
-        let copying = Copying { action: describe(&order), totals: Totals::default(), heard: Instant::now(), reply };
+        let copying =
+            Copying { action: describe(&order), totals: Totals::default(), heard: Instant::now(), reply };
         self.copies.0.insert(order.copy, copying);
     }
 

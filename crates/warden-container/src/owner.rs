@@ -56,7 +56,8 @@ mod tests {
 
     #[test]
     fn owners_are_read_as_chown_reads_them() {
-        let passwd = b"root:x:0:0:root:/root:/bin/bash\nann:x:1001:1002::/home/ann:/bin/sh\n77:x:5:6::/:/bin/sh\n";
+        let passwd =
+            b"root:x:0:0:root:/root:/bin/bash\nann:x:1001:1002::/home/ann:/bin/sh\n77:x:5:6::/:/bin/sh\n";
         let group = b"root:x:0:\nstaff:x:50:ann\n";
         let of = |text: &str| resolve(text.as_bytes(), passwd, group);
         let owner = |user, group| Some(Owner { user, group });
@@ -67,7 +68,18 @@ mod tests {
         assert_eq!(of("1234"), owner(Some(1234), None));
         assert_eq!(of("1234:99"), owner(Some(1234), Some(99)));
         assert_eq!(of("77"), owner(Some(5), None));
-        for wrong in ["", ":", "bob", "ann:nobody", "1234:", "-1", "4294967295", "4294967296", "ann:staff:x", "root:x:0"] {
+        for wrong in [
+            "",
+            ":",
+            "bob",
+            "ann:nobody",
+            "1234:",
+            "-1",
+            "4294967295",
+            "4294967296",
+            "ann:staff:x",
+            "root:x:0",
+        ] {
             assert_eq!(of(wrong), None, "{wrong}");
         }
     }

@@ -249,7 +249,10 @@ pub fn drop_capabilities() -> io::Result<()> {
     use rustix::thread::{CapabilitySet, CapabilitySets};
     let none = CapabilitySet::empty();
     rustix::thread::set_no_new_privs(true)?;
-    Ok(rustix::thread::set_capabilities(None, CapabilitySets { effective: none, permitted: none, inheritable: none })?)
+    Ok(rustix::thread::set_capabilities(
+        None,
+        CapabilitySets { effective: none, permitted: none, inheritable: none },
+    )?)
 }
 
 /// Closes every descriptor of this process but these, whoever owns it: for a copy of a process that will neither use nor

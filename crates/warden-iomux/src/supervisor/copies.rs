@@ -21,7 +21,11 @@ impl Supervisor {
     pub(super) fn start_copy(&mut self, order: &CopyOrder) {
         if let Err(errno) = self.try_start_copy(order) {
             let failure = CopyFailure { side: Side::Outside, step: None, path: order.source.clone(), errno };
-            self.tell(&Event::CopyEnded { copy: order.copy, totals: Totals::default(), failure: Some(failure) });
+            self.tell(&Event::CopyEnded {
+                copy: order.copy,
+                totals: Totals::default(),
+                failure: Some(failure),
+            });
         }
     }
 
@@ -62,12 +66,8 @@ impl Supervisor {
     pub(super) fn end_copies(&mut self) {
         for (copy, copying) in std::mem::take(&mut self.copies) {
             copying.cancel();
-            let failure = CopyFailure {
-                side: Side::Inside,
-                step: None,
-                path: ByteString::default(),
-                errno: ECANCELED,
-            };
+            let failure =
+                CopyFailure { side: Side::Inside, step: None, path: ByteString::default(), errno: ECANCELED };
             self.tell(&Event::CopyEnded { copy, totals: copying.totals(), failure: Some(failure) });
         }
     }

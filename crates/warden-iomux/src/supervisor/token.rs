@@ -64,7 +64,9 @@ mod tests {
     fn tokens_survive_the_kernel() {
         let streams =
             [0, 1, u32::MAX].into_iter().flat_map(|job| Channel::BOTH.map(|c| Token::Stream(job, c)));
-        let copies = [0, 1, u32::MAX].into_iter().flat_map(|copy| [Side::Inside, Side::Outside].map(|s| Token::Copy(copy, s)));
+        let copies = [0, 1, u32::MAX]
+            .into_iter()
+            .flat_map(|copy| [Side::Inside, Side::Outside].map(|s| Token::Copy(copy, s)));
         let others =
             [Token::Listener, Token::Init, Token::InitEnded, Token::Client(0), Token::Client(1 << 40)];
         for token in streams.chain(copies).chain(others) {

@@ -10,14 +10,24 @@ impl Session<'_> {
     pub(super) async fn copy_in(&self, request: CopyInRequest) -> Result<Response, Refusal> {
         let container = self.container(request.handle.as_deref())?;
         let totals = container.copy(convert::copy_in(request)).await?;
-        tracing::debug!(entries = totals.entries, bytes = totals.bytes, skipped = totals.skipped, "copied in");
+        tracing::debug!(
+            entries = totals.entries,
+            bytes = totals.bytes,
+            skipped = totals.skipped,
+            "copied in"
+        );
         Ok(Response::CopyIn(CopyInResponse::default()))
     }
 
     pub(super) async fn copy_out(&self, request: CopyOutRequest) -> Result<Response, Refusal> {
         let container = self.container(request.handle.as_deref())?;
         let totals = container.copy(convert::copy_out(request)).await?;
-        tracing::debug!(entries = totals.entries, bytes = totals.bytes, skipped = totals.skipped, "copied out");
+        tracing::debug!(
+            entries = totals.entries,
+            bytes = totals.bytes,
+            skipped = totals.skipped,
+            "copied out"
+        );
         Ok(Response::CopyOut(CopyOutResponse::default()))
     }
 }
