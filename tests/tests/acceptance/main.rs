@@ -22,6 +22,7 @@ mod jobs;
 mod load;
 mod networks;
 mod process;
+mod prompt;
 mod protocol;
 mod stop_and_destroy;
 mod syslog;
