@@ -22,6 +22,8 @@ pub struct Account {
     pub identity: Identity,
     /// Its home directory.
     pub home: ByteString,
+    /// Its login shell; empty where the file names none.
+    pub shell: ByteString,
 }
 
 /// An /etc/passwd that was changed.
@@ -58,9 +60,10 @@ pub fn find(passwd: &[u8], name: &[u8]) -> Option<Account> {
 
 fn account(line: &[u8]) -> Option<Account> {
     let fields: Vec<&[u8]> = line.split(|byte| *byte == b':').collect();
-    let [_name, _password, user, group, _gecos, home, ..] = fields.as_slice() else { return None };
+    let [_name, _password, user, group, _gecos, home, rest @ ..] = fields.as_slice() else { return None };
     let identity = Identity { user: id(user)?, group: id(group)? };
-    Some(Account { identity, home: ByteString(home.to_vec()) })
+    let shell = rest.first().copied().unwrap_or_default();
+    Some(Account { identity, home: ByteString(home.to_vec()), shell: ByteString(shell.to_vec()) })
 }
 
 /// An id in decimal digits; u32::MAX is none, since the kernel takes it for "leave as it is".
@@ -143,7 +146,12 @@ mod tests {
     fn a_user_is_found_by_its_whole_name() {
         let account = find(PASSWD, b"vcap").unwrap();
         assert_eq!(account.identity, Identity { user: 1000, group: 100 });
-        assert_eq!(account.home.0, b"/srv/vcap");
+        assert_eq!(
+            (account.home.0.as_slice(), account.shell.0.as_slice()),
+            (&b"/srv/vcap"[..], &b"/bin/dash"[..])
+        );
+        assert_eq!(find(PASSWD, b"vc").unwrap().shell.0, b"");
+        assert_eq!(find(b"u:x:1:1::/", b"u").unwrap().shell.0, b"");
         for name in [&b"vca"[..], b"vcap:x", b"", b"nobody", b"vcap\n", b"root:x:0:0:root"] {
             assert_eq!(find(PASSWD, name), None, "{name:?}");
         }

@@ -7,4 +7,5 @@ pub mod connection;
 pub mod message;
 pub mod server;
 pub mod spec;
+pub mod wsh;
 pub mod wshd;

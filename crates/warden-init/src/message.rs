@@ -31,6 +31,17 @@ pub enum Request {
         /// Whether the client sends stdout and stderr; else wshd makes two pipes and answers with their read ends.
         outputs_given: bool,
     },
+    /// Starts a process that is this client's alone: no other hears of it, and when the client is gone it is hung up
+    /// (SIGHUP) and forgotten. Descriptors: its stdin, stdout and stderr; none with a terminal.
+    SpawnAttached {
+        /// The job's number, chosen by the client, unique in this container; from 2^31 on, which the daemon never reaches.
+        job: u32,
+        /// What to start.
+        process: Process,
+        /// The terminal that it gets.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        terminal: Option<Terminal>,
+    },
     /// Sends a signal to every process of the container but wshd; [`Reply::Idle`] follows once none is left.
     SignalAll {
         /// The signal's number.
@@ -57,7 +68,8 @@ pub enum Reply {
         /// [`VERSION`].
         version: u32,
     },
-    /// The process runs. Descriptors: the read ends of its stdout and stderr, unless they were given.
+    /// The process runs. Descriptors: the read ends of its stdout and stderr, unless they were given; with a terminal, its
+    /// master side alone.
     Spawned {
         /// The job.
         job: u32,
@@ -97,7 +109,8 @@ pub enum WaitStatus {
 /// A program to run inside.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Process {
-    /// Path of the program, which it also gets as its name.
+    /// Path of the program, which it also gets as its name. A name without "/" is looked for in the directories of PATH;
+    /// an empty one stands for the user's login shell, as a login shell.
     pub program: ByteString,
     /// Its further arguments.
     #[serde(default)]
@@ -109,6 +122,17 @@ pub struct Process {
     /// Limits that replace those of the default table; each sets the soft and the hard limit.
     #[serde(default)]
     pub rlimits: Vec<(Resource, u64)>,
+}
+
+/// A terminal of the container's own, to be made for a process.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Terminal {
+    /// The value of TERM.
+    pub kind: ByteString,
+    /// Its lines.
+    pub rows: u16,
+    /// The characters of a line.
+    pub columns: u16,
 }
 
 /// A resource of setrlimit(2).
@@ -141,7 +165,7 @@ pub enum SpawnStep {
     Request,
     /// Looking the user up in /etc/passwd (ENOENT: no such user).
     User,
-    /// Making the output pipes.
+    /// Making the output pipes, or the terminal.
     Pipe,
     /// vfork.
     Fork,

@@ -2,11 +2,11 @@
 //!
 //! A job is `running` from Spawn on, `ended` once its process was reaped, and forgotten at Release. Each client hears of
 //! every end, and one that comes later first hears of every job that was not released, with new copies of its pipes:
-//! whoever takes over from a client that died loses nothing.
+//! whoever takes over from a client that died loses nothing. A job that is attached to a client is that client's alone.
 
 use std::collections::BTreeMap;
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 use std::time::Duration;
 
@@ -16,13 +16,16 @@ use warden_linux::signal::ChildSignal;
 use warden_linux::socket::PacketListener;
 
 use crate::connection::Connection;
-use crate::message::{MAX_PACKET, Reply, Request, SpawnStep, VERSION, WaitStatus};
+use crate::message::{MAX_PACKET, Process, Reply, Request, SpawnStep, VERSION, WaitStatus};
 use job::Jobs;
+use launch::{Failure, Launched};
 use process_tree::Proc;
+use stdio::Wish;
 
 mod job;
 mod launch;
 mod process_tree;
+mod stdio;
 
 /// Children reaped in a row before the clients have their turn: orphans may die faster than they are reaped.
 const REAPED_PER_TURN: usize = 256;
@@ -32,6 +35,8 @@ const MAX_QUEUE: usize = 65_536;
 
 /// Clients at a time.
 const MAX_CLIENTS: usize = 64;
+
+const SIGHUP: i32 = 1;
 
 const LISTENER: u64 = 0;
 const CHILDREN: u64 = 1;
@@ -71,6 +76,8 @@ pub struct Server {
     listener: PacketListener,
     children: ChildSignal,
     proc: Proc,
+    /// The container's devpts, opened before any tenant could mount over it; none if it has none.
+    terminals: Option<OwnedFd>,
     clients: BTreeMap<u64, Client>,
     next_client: u64,
     jobs: Jobs,
@@ -91,6 +98,7 @@ impl Server {
             listener,
             children,
             proc: Proc::open(Path::new("/proc"))?,
+            terminals: warden_linux::file::open_directory(Path::new("/dev/pts")).ok(),
             clients: BTreeMap::new(),
             next_client: FIRST_CLIENT,
             jobs: Jobs::default(),
@@ -148,7 +156,7 @@ impl Server {
             client.lost = true;
             return;
         }
-        for (job, state) in self.jobs.iter() {
+        for (job, state) in self.jobs.iter().filter(|(_, state)| state.owner.is_none()) {
             let Ok(fds) = state.copy_outputs() else {
                 client.lost = true;
                 return;
@@ -164,13 +172,14 @@ impl Server {
         match request {
             Request::Hello { .. } => {}
             Request::Spawn { job, process, outputs_given } => {
-                let (reply, outputs) = match self.start(job, &process, fds, outputs_given) {
-                    Ok((pid, outputs)) => (Reply::Spawned { job, pid }, outputs),
-                    Err((step, errno)) => (Reply::SpawnFailed { job, step, errno }, Vec::new()),
-                };
-                if let Some(client) = self.clients.get_mut(&token) {
-                    client.tell(&reply, outputs);
-                }
+                let wish = if outputs_given { Wish::Given } else { Wish::Pipes };
+                let started = self.start(job, &process, fds, &wish, None);
+                self.answer(token, job, started);
+            }
+            Request::SpawnAttached { job, process, terminal } => {
+                let wish = terminal.map_or(Wish::Given, Wish::Terminal);
+                let started = self.start(job, &process, fds, &wish, Some(token));
+                self.answer(token, job, started);
             }
             Request::SignalAll { signal } => {
                 // It fails only where there is nobody left to signal, which the reaping tells.
@@ -185,19 +194,36 @@ impl Server {
         }
     }
 
+    fn answer(&mut self, token: u64, job: u32, started: Result<(i32, Vec<OwnedFd>), Failure>) {
+        let (reply, fds) = match started {
+            Ok((pid, fds)) => (Reply::Spawned { job, pid }, fds),
+            Err((step, errno)) => (Reply::SpawnFailed { job, step, errno }, Vec::new()),
+        };
+        if let Some(client) = self.clients.get_mut(&token) {
+            client.tell(&reply, fds);
+        }
+    }
+
+    /// Starts a job; gives its process and what its client gets.
     fn start(
         &mut self,
         number: u32,
-        process: &crate::message::Process,
+        process: &Process,
         fds: Vec<OwnedFd>,
-        outputs_given: bool,
-    ) -> Result<(i32, Vec<OwnedFd>), (SpawnStep, i32)> {
+        wish: &Wish,
+        owner: Option<u64>,
+    ) -> Result<(i32, Vec<OwnedFd>), Failure> {
         if self.jobs.contains(number) {
             return Err((SpawnStep::Request, launch::EEXIST));
         }
-        let job = launch::launch(process, fds, outputs_given)?;
+        let terminals = self.terminals.as_ref().map(AsFd::as_fd);
+        let Launched { mut job, master } = launch::launch(process, fds, wish, terminals)?;
+        job.owner = owner;
         let pid = job.pid;
-        let outputs = job.copy_outputs();
+        let outputs = match master {
+            Some(master) => Ok(vec![master]),
+            None => job.copy_outputs(),
+        };
         self.jobs.insert(number, job);
         match outputs {
             Ok(outputs) => Ok((pid, outputs)),
@@ -240,8 +266,11 @@ impl Server {
             Ending::Signal(signal) => WaitStatus::Signal(signal),
         };
         let Some(job) = self.jobs.end(pid, status) else { return };
-        for client in self.clients.values_mut().filter(|client| client.greeted) {
-            client.tell(&Reply::Exited { job, status }, Vec::new());
+        let owner = self.jobs.get(job).and_then(|job| job.owner);
+        for (token, client) in self.clients.iter_mut().filter(|(_, client)| client.greeted) {
+            if owner.is_none_or(|owner| owner == *token) {
+                client.tell(&Reply::Exited { job, status }, Vec::new());
+            }
         }
     }
 
@@ -255,7 +284,27 @@ impl Server {
 
     fn flush(&mut self) {
         let epoll = &self.epoll;
-        self.clients.retain(|_, client| client.connection.flush(epoll).is_ok() && !client.lost);
+        let stays = |client: &mut Client| client.connection.flush(epoll).is_ok() && !client.lost;
+        let gone: Vec<u64> = self
+            .clients
+            .iter_mut()
+            .filter_map(|(token, client)| (!stays(client)).then_some(*token))
+            .collect();
+        for token in gone {
+            self.clients.remove(&token);
+            self.hang_up(token);
+        }
+    }
+
+    /// Tells a client's own jobs that it is gone, and forgets them; what they leave is reaped like an orphan.
+    fn hang_up(&mut self, token: u64) {
+        for number in self.jobs.owned_by(token) {
+            // The group of a job that was not reaped yet is its own. One that has ended has nothing to be told.
+            if let Some(job) = self.jobs.get(number).filter(|job| job.status.is_none()) {
+                let _ = process::kill(-job.pid, SIGHUP);
+            }
+            self.jobs.abandon(number);
+        }
     }
 }
 

@@ -5,6 +5,7 @@ mod client;
 mod copy;
 mod job;
 pub mod layout;
+pub mod link;
 pub mod message;
 mod start;
 mod supervisor;

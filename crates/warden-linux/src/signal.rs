@@ -55,16 +55,7 @@ pub struct ChildSignal(OwnedFd);
 impl ChildSignal {
     /// Opens it; SIGCHLD must be blocked already.
     pub fn open() -> io::Result<Self> {
-        let mut set = MaybeUninit::uninit();
-        // SAFETY: sigemptyset initializes `set` before it is used; the returned descriptor is new.
-        unsafe {
-            libc::sigemptyset(set.as_mut_ptr());
-            libc::sigaddset(set.as_mut_ptr(), libc::SIGCHLD);
-            match libc::signalfd(-1, set.as_ptr(), libc::SFD_CLOEXEC | libc::SFD_NONBLOCK) {
-                -1 => Err(io::Error::last_os_error()),
-                fd => Ok(Self(OwnedFd::from_raw_fd(fd))),
-            }
-        }
+        open(&set_of(&[libc::SIGCHLD])).map(Self)
     }
 
     /// Forgets the signals that have come; what they tell is asked of the kernel.
@@ -77,5 +68,74 @@ impl ChildSignal {
 impl AsFd for ChildSignal {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.0.as_fd()
+    }
+}
+
+/// A descriptor that is readable when one of some signals has come. Never blocks.
+#[derive(Debug)]
+pub struct Signals(OwnedFd);
+
+impl Signals {
+    /// Blocks these signals for the rest of this process's life, in this thread and those that it makes, and opens it.
+    pub fn take(signals: &[i32]) -> io::Result<Self> {
+        let set = set_of(signals);
+        // SAFETY: the set lives through the call, which stores nothing.
+        match unsafe { libc::sigprocmask(libc::SIG_BLOCK, &raw const set, std::ptr::null_mut()) } {
+            0 => open(&set).map(Self),
+            _ => Err(io::Error::last_os_error()),
+        }
+    }
+
+    /// The next signal that has come, if one has.
+    pub fn next(&self) -> Option<i32> {
+        let mut record = [0; size_of::<libc::signalfd_siginfo>()];
+        rustix::io::read(&self.0, &mut record).ok()?;
+        // Its number is the record's first field.
+        record.first_chunk().map(|number| i32::from_ne_bytes(*number))
+    }
+}
+
+impl AsFd for Signals {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+/// A set of signals; a number that is none is left out.
+fn set_of(signals: &[i32]) -> libc::sigset_t {
+    let mut set = MaybeUninit::uninit();
+    // SAFETY: sigemptyset initializes `set` before anything else uses it; sigaddset checks the number.
+    unsafe {
+        libc::sigemptyset(set.as_mut_ptr());
+        for signal in signals {
+            libc::sigaddset(set.as_mut_ptr(), *signal);
+        }
+        set.assume_init()
+    }
+}
+
+fn open(set: &libc::sigset_t) -> io::Result<OwnedFd> {
+    // SAFETY: the kernel reads `set`, which lives through the call; the returned descriptor is new.
+    unsafe {
+        match libc::signalfd(-1, std::ptr::from_ref(set), libc::SFD_CLOEXEC | libc::SFD_NONBLOCK) {
+            -1 => Err(io::Error::last_os_error()),
+            fd => Ok(OwnedFd::from_raw_fd(fd)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn signals_are_read_in_the_place_of_their_action() {
+        let signals = Signals::take(&[libc::SIGWINCH, libc::SIGUSR2]).unwrap();
+        assert_eq!(signals.next(), None);
+        // SAFETY: signals this thread alone, in which they are blocked.
+        unsafe {
+            libc::pthread_kill(libc::pthread_self(), libc::SIGUSR2);
+        }
+        assert_eq!((signals.next(), signals.next()), (Some(libc::SIGUSR2), None));
     }
 }

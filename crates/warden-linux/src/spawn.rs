@@ -15,8 +15,8 @@ const STACK: usize = 64 * 1024;
 /// A program and the state in which it starts.
 #[derive(Debug)]
 pub struct Program<'a> {
-    /// Its path.
-    pub path: &'a CStr,
+    /// Its paths: the first at which there is a program that the user may execute is it.
+    pub paths: &'a [CString],
     /// Its arguments, the name first.
     pub arguments: &'a [CString],
     /// Its whole environment.
@@ -25,6 +25,8 @@ pub struct Program<'a> {
     pub directory: &'a CStr,
     /// Its stdin, stdout and stderr, each of a number above 2.
     pub stdio: [BorrowedFd<'a>; 3],
+    /// Whether its stdin is a terminal that becomes its session's controlling one.
+    pub in_terminal: bool,
     /// Its user.
     pub user: u32,
     /// Its only group.
@@ -42,6 +44,7 @@ pub enum Stage {
     Clone,
     Session,
     Descriptors,
+    Terminal,
     Limits,
     Ids,
     Directory,
@@ -122,6 +125,10 @@ fn become_program(orders: &Orders<'_>) -> Result<std::convert::Infallible, Stage
     // SAFETY: async-signal-safe, as all calls below.
     check(Stage::Session, unsafe { libc::setsid() }.into())?;
     take_descriptors(&program.stdio)?;
+    if program.in_terminal {
+        // SAFETY: the request takes its argument by value: 0, no terminal is taken from another session.
+        check(Stage::Terminal, unsafe { libc::ioctl(0, libc::TIOCSCTTY, 0) }.into())?;
+    }
     for limit in program.limits {
         check(Stage::Limits, limit.set_nearest().into())?;
     }
@@ -139,11 +146,28 @@ fn become_program(orders: &Orders<'_>) -> Result<std::convert::Infallible, Stage
     // SAFETY: umask only swaps a number.
     unsafe { libc::umask(program.umask) };
     crate::signal::unblock_all();
-    // SAFETY: the path is a C string, and both arrays end with a null pointer.
-    unsafe {
-        libc::execve(program.path.as_ptr(), orders.arguments.as_ptr(), orders.environment.as_ptr());
-    }
+    execute(orders);
     Err(Stage::Exec)
+}
+
+/// Becomes the first of the program's paths that is one; returns with errno, which tells of one that may not be executed
+/// rather than of those that are not there, as execvp does.
+fn execute(orders: &Orders<'_>) {
+    let mut denied = false;
+    for path in orders.program.paths {
+        // SAFETY: the path is a C string, both arrays end with a null pointer, and errno is a plain integer.
+        let errno = unsafe {
+            libc::execve(path.as_ptr(), orders.arguments.as_ptr(), orders.environment.as_ptr());
+            *libc::__errno_location()
+        };
+        match errno {
+            libc::ENOENT | libc::ENOTDIR => {}
+            libc::EACCES => denied = true,
+            _ => return,
+        }
+    }
+    // SAFETY: as above.
+    unsafe { *libc::__errno_location() = if denied { libc::EACCES } else { libc::ENOENT } };
 }
 
 fn check(stage: Stage, result: i64) -> Result<(), Stage> {
@@ -195,14 +219,17 @@ mod tests {
         let arguments = [c"/bin/sh", c"-c"].map(CString::from).into_iter();
         let arguments: Vec<_> = arguments.chain([CString::new(script).unwrap()]).collect();
         let environment = [c"A=b".to_owned()];
+        let missing = [c"/nowhere".to_owned(), c"/dev/null/sh".to_owned()];
+        let present = [&missing[..], &[c"/etc/passwd".to_owned(), c"/bin/sh".to_owned()]].concat();
         // SAFETY: these calls only read this process's ids.
         let (user, group) = unsafe { (libc::getuid(), libc::getgid()) };
         let pid = spawn(&Program {
-            path: if script.is_empty() { c"/nowhere" } else { c"/bin/sh" },
+            paths: if script.is_empty() { &missing } else { &present },
             arguments: &arguments,
             environment: &environment,
             directory: if script == "lost" { c"/nowhere" } else { c"/" },
             stdio: [null.as_fd(), out.as_fd(), out.as_fd()],
+            in_terminal: script == "no terminal",
             user,
             group,
             limits,
@@ -239,6 +266,8 @@ mod tests {
     fn a_failure_names_its_stage() {
         let exec = run("", &[]).unwrap_err();
         assert_eq!((exec.stage, exec.source.raw_os_error()), (Stage::Exec, Some(libc::ENOENT)));
+        let terminal = run("no terminal", &[]).unwrap_err();
+        assert_eq!((terminal.stage, terminal.source.raw_os_error()), (Stage::Terminal, Some(libc::ENOTTY)));
         let directory = run("lost", &[]).unwrap_err();
         assert_eq!(
             (directory.stage, directory.source.raw_os_error()),

@@ -17,6 +17,10 @@ pub(super) struct Job {
     pub(super) outputs: Vec<OwnedFd>,
     /// The inode numbers of its pipes.
     pub(super) pipes: Vec<u64>,
+    /// The terminal that it runs in. Without this copy it would look hung up whenever the job had closed all of its own.
+    pub(super) _terminal: Option<OwnedFd>,
+    /// The client that it belongs to, if it is one's alone.
+    pub(super) owner: Option<u64>,
 }
 
 impl Job {
@@ -68,9 +72,16 @@ impl Jobs {
 
     /// Forgets a job whatever it does: its process is reaped like an orphan.
     pub(super) fn abandon(&mut self, number: u32) {
-        if let Some(job) = self.by_number.remove(&number) {
+        if let Some(job) = self.by_number.remove(&number)
+            && self.by_pid.get(&job.pid) == Some(&number)
+        {
             self.by_pid.remove(&job.pid);
         }
+    }
+
+    /// The jobs that are a client's alone.
+    pub(super) fn owned_by(&self, client: u64) -> Vec<u32> {
+        self.iter().filter(|(_, job)| job.owner == Some(client)).map(|(number, _)| number).collect()
     }
 
     /// Whether the session of the job's number is still its own: after its end a later job may have got the number.
@@ -85,7 +96,7 @@ mod tests {
     use super::*;
 
     fn job(pid: i32) -> Job {
-        Job { pid, status: None, outputs: Vec::new(), pipes: Vec::new() }
+        Job { pid, status: None, outputs: Vec::new(), pipes: Vec::new(), _terminal: None, owner: None }
     }
 
     #[test]
@@ -103,6 +114,15 @@ mod tests {
     }
 
     #[test]
+    fn owned_jobs_are_found_by_their_client() {
+        let mut jobs = Jobs::default();
+        jobs.insert(1, job(10));
+        jobs.insert(2, Job { owner: Some(7), ..job(11) });
+        jobs.insert(3, Job { owner: Some(8), ..job(12) });
+        assert_eq!((jobs.owned_by(7), jobs.owned_by(9)), (vec![2], vec![]));
+    }
+
+    #[test]
     fn a_session_number_may_go_to_a_later_job() {
         let mut jobs = Jobs::default();
         jobs.insert(1, job(10));
@@ -113,5 +133,8 @@ mod tests {
         assert!(!jobs.owns_session(1) && jobs.owns_session(2));
         jobs.abandon(2);
         assert!(jobs.owns_session(1) && !jobs.owns_session(2));
+        jobs.insert(3, job(10));
+        jobs.abandon(1);
+        assert_eq!(jobs.end(10, WaitStatus::Code(0)), Some(3));
     }
 }

@@ -1,22 +1,25 @@
 //! Starts the process of a job: its user, environment, limits and descriptors.
 
 use std::ffi::CString;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
 use warden_linux::limit::{self, Limit};
 use warden_linux::spawn::{Program, Stage};
 
 use super::job::Job;
-use crate::accounts::{self, Account, Identity};
+use super::stdio::{Stdio, Wish};
+use crate::accounts::{self, Account};
+use crate::byte_string::ByteString;
 use crate::message::{Process, Resource, SpawnStep};
 
 /// What failed, and the kernel's answer.
-type Failure = (SpawnStep, i32);
+pub(super) type Failure = (SpawnStep, i32);
 
 const ENOENT: i32 = 2;
-const EIO: i32 = 5;
-const EBADF: i32 = 9;
+pub(super) const EIO: i32 = 5;
+pub(super) const ENXIO: i32 = 6;
+pub(super) const EBADF: i32 = 9;
 pub(super) const EEXIST: i32 = 17;
 const EINVAL: i32 = 22;
 
@@ -42,24 +45,34 @@ const DEFAULT_LIMITS: [(Resource, u64); 15] = [
     (Resource::Stack, 8 << 20),
 ];
 
-/// Starts it; `fds` are its stdin and, with `outputs_given`, its stdout and stderr.
-pub(super) fn launch(process: &Process, fds: Vec<OwnedFd>, outputs_given: bool) -> Result<Job, Failure> {
+/// A job that runs.
+pub(super) struct Launched {
+    pub(super) job: Job,
+    /// The master side of its terminal, for its client: wshd keeps none, so that the client's end hangs it up.
+    pub(super) master: Option<OwnedFd>,
+}
+
+/// Starts it. `fds` are what its client sent; `terminals` is the container's devpts.
+pub(super) fn launch(
+    process: &Process,
+    fds: Vec<OwnedFd>,
+    wish: &Wish,
+    terminals: Option<BorrowedFd<'_>>,
+) -> Result<Launched, Failure> {
     let account = account(process)?;
-    let (stdin, outputs) = match <[OwnedFd; 3]>::try_from(fds) {
-        Ok([stdin, stdout, stderr]) if outputs_given => (stdin, Outputs::given(stdout, stderr)),
-        Ok(_) => return Err((SpawnStep::Request, EBADF)),
-        Err(fds) => match (<[OwnedFd; 1]>::try_from(fds), outputs_given) {
-            (Ok([stdin]), false) => (stdin, Outputs::pipes(account.identity)?),
-            _ => return Err((SpawnStep::Request, EBADF)),
-        },
+    let stdio = Stdio::new(wish, fds, account.identity, terminals)?;
+    let kind = match wish {
+        Wish::Terminal(terminal) => Some(&terminal.kind),
+        Wish::Given | Wish::Pipes => None,
     };
-    let strings = Strings::of(process, &account).ok_or((SpawnStep::Request, EINVAL))?;
+    let strings = Strings::of(process, &account, kind).ok_or((SpawnStep::Request, EINVAL))?;
     let program = Program {
-        path: &strings.program,
+        paths: &strings.paths,
         arguments: &strings.arguments,
         environment: &strings.environment,
         directory: &strings.home,
-        stdio: [stdin.as_fd(), outputs.writers[0].as_fd(), outputs.writers[1].as_fd()],
+        stdio: stdio.inside.each_ref().map(AsFd::as_fd),
+        in_terminal: stdio.terminal.is_some(),
         user: account.identity.user,
         group: account.identity.group,
         limits: &limits(&process.rlimits),
@@ -67,7 +80,9 @@ pub(super) fn launch(process: &Process, fds: Vec<OwnedFd>, outputs_given: bool) 
     };
     let pid = warden_linux::spawn::spawn(&program)
         .map_err(|error| (step(error.stage), error.source.raw_os_error().unwrap_or(EIO)))?;
-    Ok(Job { pid, status: None, outputs: outputs.readers, pipes: outputs.pipes })
+    let (master, slave) = stdio.terminal.map(|pair| (pair.master, pair.slave)).unzip();
+    let Stdio { readers: outputs, pipes, .. } = stdio;
+    Ok(Launched { job: Job { pid, status: None, outputs, pipes, _terminal: slave, owner: None }, master })
 }
 
 fn account(process: &Process) -> Result<Account, Failure> {
@@ -76,69 +91,56 @@ fn account(process: &Process) -> Result<Account, Failure> {
     accounts::find(&passwd, &process.user.0).ok_or((SpawnStep::User, ENOENT))
 }
 
-/// Where a job writes to.
-struct Outputs {
-    writers: [OwnedFd; 2],
-    readers: Vec<OwnedFd>,
-    pipes: Vec<u64>,
-}
-
-impl Outputs {
-    fn given(stdout: OwnedFd, stderr: OwnedFd) -> Self {
-        Self { writers: [stdout, stderr], readers: Vec::new(), pipes: Vec::new() }
-    }
-
-    /// Two new pipes, the job's user's own, so that it may open /dev/stdout; only the read ends never wait, for a program
-    /// expects a stdout that does.
-    fn pipes(owner: Identity) -> Result<Self, Failure> {
-        let make = || {
-            let (stdout, stdout_writer) = warden_linux::file::pipe()?;
-            let (stderr, stderr_writer) = warden_linux::file::pipe()?;
-            for reader in [&stdout, &stderr] {
-                warden_linux::file::set_nonblocking(reader)?;
-                warden_linux::file::give(reader, owner.user, owner.group)?;
-            }
-            let pipes = vec![warden_linux::file::inode(&stdout)?, warden_linux::file::inode(&stderr)?];
-            Ok(Self { writers: [stdout_writer, stderr_writer], readers: vec![stdout, stderr], pipes })
-        };
-        make().map_err(|error: std::io::Error| (SpawnStep::Pipe, error.raw_os_error().unwrap_or(EIO)))
-    }
-}
-
 /// The strings that exec takes.
 struct Strings {
-    program: CString,
+    paths: Vec<CString>,
     arguments: Vec<CString>,
     environment: Vec<CString>,
     home: CString,
 }
 
 impl Strings {
-    /// None if one of them holds a zero byte.
-    fn of(process: &Process, account: &Account) -> Option<Self> {
-        let path: &[u8] = match account.identity.user {
+    /// None if one of them holds a zero byte. `kind` is the value of TERM in a terminal.
+    fn of(process: &Process, account: &Account, kind: Option<&ByteString>) -> Option<Self> {
+        let directories: &[u8] = match account.identity.user {
             0 => b"/sbin:/bin:/usr/sbin:/usr/bin",
             _ => b"/bin:/usr/bin",
         };
-        let string = |bytes: &[u8]| CString::new(bytes).ok();
-        let program = string(&process.program.0)?;
-        let rest = process.arguments.iter().map(|argument| string(&argument.0));
-        let variables: [(&[u8], &[u8]); 4] = [
+        let (paths, name) = program(&process.program.0, &account.shell.0, directories);
+        let arguments = std::iter::once(name).chain(process.arguments.iter().map(|word| word.0.clone()));
+        let mut variables: Vec<(&[u8], &[u8])> = vec![
             (b"HOME=", &account.home.0),
             (b"USER=", &process.user.0),
-            (b"PATH=", path),
+            (b"PATH=", directories),
             (b"LANG=", &process.lang.0),
         ];
+        variables.extend(kind.map(|kind| (&b"TERM="[..], kind.0.as_slice())));
         Some(Self {
-            arguments: std::iter::once(Some(program.clone())).chain(rest).collect::<Option<_>>()?,
-            environment: variables
-                .iter()
-                .map(|(name, value)| string(&[*name, *value].concat()))
-                .collect::<Option<_>>()?,
-            home: string(&account.home.0)?,
-            program,
+            paths: strings(paths)?,
+            arguments: strings(arguments)?,
+            environment: strings(variables.iter().map(|(name, value)| [*name, *value].concat()))?,
+            home: CString::new(account.home.0.as_slice()).ok()?,
         })
     }
+}
+
+fn strings(all: impl IntoIterator<Item = Vec<u8>>) -> Option<Vec<CString>> {
+    all.into_iter().map(|bytes| CString::new(bytes).ok()).collect()
+}
+
+/// Where a program may be, and the name that it gets.
+fn program(wanted: &[u8], shell: &[u8], directories: &[u8]) -> (Vec<Vec<u8>>, Vec<u8>) {
+    if wanted.is_empty() {
+        let shell = if shell.is_empty() { b"/bin/sh" } else { shell };
+        let name = shell.rsplit(|byte| *byte == b'/').next().unwrap_or(shell);
+        // The dash is how a shell is told that it is a login shell.
+        return (vec![shell.to_vec()], [b"-", name].concat());
+    }
+    let paths = match wanted.contains(&b'/') {
+        true => vec![wanted.to_vec()],
+        false => directories.split(|byte| *byte == b':').map(|path| [path, b"/", wanted].concat()).collect(),
+    };
+    (paths, wanted.to_vec())
 }
 
 /// The default limits with a request's in their places; of several on one resource the last counts.
@@ -179,6 +181,7 @@ fn step(stage: Stage) -> SpawnStep {
     match stage {
         Stage::Clone | Stage::Session => SpawnStep::Fork,
         Stage::Descriptors => SpawnStep::Request,
+        Stage::Terminal => SpawnStep::Pipe,
         Stage::Limits => SpawnStep::Rlimit,
         Stage::Ids => SpawnStep::Credentials,
         Stage::Directory => SpawnStep::Directory,
@@ -189,7 +192,7 @@ fn step(stage: Stage) -> SpawnStep {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::byte_string::ByteString;
+    use crate::accounts::Identity;
 
     fn process(user: &str) -> Process {
         Process {
@@ -201,9 +204,13 @@ mod tests {
         }
     }
 
+    fn account(id: u32) -> Account {
+        let identity = Identity { user: id, group: id };
+        Account { identity, home: "/home/a".into(), shell: "/usr/bin/zsh".into() }
+    }
+
     fn strings(user: &str, id: u32) -> Strings {
-        let account = Account { identity: Identity { user: id, group: id }, home: "/home/a".into() };
-        Strings::of(&process(user), &account).unwrap()
+        Strings::of(&process(user), &account(id), None).unwrap()
     }
 
     #[test]
@@ -219,10 +226,32 @@ mod tests {
 
     #[test]
     fn a_zero_byte_is_refused() {
-        let account = Account { identity: Identity { user: 1, group: 1 }, home: "/".into() };
         let mut bad = process("vcap");
         bad.arguments.push(ByteString(b"a\0b".to_vec()));
-        assert!(Strings::of(&bad, &account).is_none());
+        assert!(Strings::of(&bad, &account(1), None).is_none());
+        let bad = ByteString(b"a\0b".to_vec());
+        assert!(Strings::of(&process("vcap"), &account(1), Some(&bad)).is_none());
+    }
+
+    #[test]
+    fn a_terminal_adds_a_fifth_variable() {
+        let strings = Strings::of(&process("vcap"), &account(1), Some(&"dumb".into())).unwrap();
+        assert_eq!(strings.environment[4..], [c"TERM=dumb".to_owned()]);
+    }
+
+    #[test]
+    fn a_program_is_a_path_or_a_name_or_the_login_shell() {
+        let text = |wanted: &str, shell: &str| {
+            let (paths, name) = program(wanted.as_bytes(), shell.as_bytes(), b"/bin:/usr/bin");
+            let text = |bytes: &Vec<u8>| String::from_utf8(bytes.clone()).unwrap();
+            (paths.iter().map(text).collect::<Vec<_>>().join(" "), text(&name))
+        };
+        let pair = |paths: &str, name: &str| (paths.to_owned(), name.to_owned());
+        assert_eq!(text("/bin/ls", ""), pair("/bin/ls", "/bin/ls"));
+        assert_eq!(text("./ls", ""), pair("./ls", "./ls"));
+        assert_eq!(text("ls", ""), pair("/bin/ls /usr/bin/ls", "ls"));
+        assert_eq!(text("", "/usr/bin/zsh"), pair("/usr/bin/zsh", "-zsh"));
+        assert_eq!(text("", ""), pair("/bin/sh", "-sh"));
     }
 
     #[test]

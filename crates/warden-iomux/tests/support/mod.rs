@@ -381,7 +381,7 @@ pub(crate) fn wait_until(mut condition: impl FnMut() -> bool) {
 }
 
 /// The directory of the helpers under test: the one that WARDEN_HELPERS names, or that of the built iomux.
-fn helpers() -> PathBuf {
+pub(crate) fn helpers() -> PathBuf {
     static BUILT: Once = Once::new();
     if let Some(directory) = std::env::var_os("WARDEN_HELPERS") {
         return directory.into();
@@ -390,12 +390,12 @@ fn helpers() -> PathBuf {
     let profile = iomux.parent().unwrap();
     BUILT.call_once(|| {
         let mut cargo = Command::new(env!("CARGO"));
-        cargo.args(["build", "--quiet", "--package", "warden-init", "--bin", "wshd", "--target-dir"]);
+        cargo.args(["build", "--quiet", "--package", "warden-init", "--bins", "--target-dir"]);
         cargo.arg(profile.parent().unwrap());
         if profile.ends_with("release") {
             cargo.arg("--release");
         }
-        assert!(cargo.status().unwrap().success(), "wshd could not be built");
+        assert!(cargo.status().unwrap().success(), "wshd and wsh could not be built");
     });
     profile.to_path_buf()
 }
