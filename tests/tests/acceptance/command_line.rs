@@ -307,3 +307,30 @@ fn a_command_may_come_from_a_client_of_the_protocol_in_between() {
     call(&daemon, &["destroy", "--handle", "shared"]);
     assert!(client.list().is_empty());
 }
+
+#[test]
+fn a_shell_in_a_container_is_one_command_away() {
+    let daemon = Daemon::any();
+    let handle = String::from_utf8(daemon.connect().create()).unwrap();
+    let shell = |arguments: &[&str]| call(&daemon, &[&["shell", &handle], arguments].concat());
+    assert_eq!(shell(&["sh", "-c", "id -un; echo err >&2; exit 7"]), called(7, "root\n", "err\n"));
+    assert_eq!(shell(&["--user", "vcap", "pwd"]), called(0, "/home/vcap\n", ""));
+    assert_eq!(call(&daemon, &["shell", "nobody"]).status, Some(1));
+}
+
+#[test]
+fn copies_take_a_bare_handle_and_print_nothing() {
+    let daemon = Daemon::any();
+    let directory = files::directory();
+    let handle = String::from_utf8(daemon.connect().create()).unwrap();
+    let source = files::write(&directory.path().join("file"), "content", 0o644);
+    let (source, back) = (source.to_str().unwrap(), directory.path().join("back"));
+    let copied = call(&daemon, &["copy_in", &handle, "--src_path", source, "--dst_path", "/tmp"]);
+    assert_eq!(copied, called(0, "", ""));
+    let back = back.to_str().unwrap();
+    let copied = call(&daemon, &["copy_out", &handle, "--src_path", "/tmp/file", "--dst_path", back]);
+    assert_eq!(copied, called(0, "", ""));
+    assert_eq!(std::fs::read(back).unwrap(), b"content");
+    let failed = call(&daemon, &["copy_in", &handle, "--src_path", source, "--dst_path", "/no/where/at/all"]);
+    assert_eq!((failed.status, failed.stdout.as_str(), failed.stderr.lines().count()), (Some(1), "", 1));
+}
