@@ -70,6 +70,7 @@ fn files_and_directories_arrive_as_rsync_would_place_them() {
     assert_eq!((tool.mode() & 0o7777, tool.uid()), (0o755, 0), "it is the daemon's user's");
 }
 
+/// Unprotected: `chown -R` without -h, as the original ran it, gives /etc/passwd away through the link.
 #[test]
 fn the_owner_of_what_is_copied_out_is_the_one_that_is_named() {
     let daemon = Daemon::any();
@@ -232,6 +233,8 @@ fn a_full_disk_is_an_error_that_names_the_path_and_how_far_the_copy_came() {
     );
 }
 
+/// Unprotected: `cp` from the host to `<depot>/<id>/tmp/rootfs/tmp/target/file` follows the link by the host's names and writes
+/// into `outside`; `cp` of the tree a second time writes `planted` through the link that the first one brought out.
 #[test]
 fn links_inside_never_lead_a_copy_to_the_hosts_files() {
     let daemon = Daemon::any();
@@ -264,6 +267,8 @@ fn links_inside_never_lead_a_copy_to_the_hosts_files() {
     assert_eq!(fs::read(to.path().join("out/dir/planted")).unwrap(), b"evil\n");
 }
 
+/// Unprotected: a walk that looks at a path and then opens the same path again (lstat, then open) reads the host's token
+/// whenever the link stands between the two; opened from outside, the link means the host's file.
 #[test]
 fn a_tree_that_changes_while_it_is_copied_never_leads_outside() {
     let daemon = Daemon::any();
@@ -293,6 +298,7 @@ fn a_tree_that_changes_while_it_is_copied_never_leads_outside() {
     client.kill(&handle);
 }
 
+/// Unprotected: opening the pipe waits for a writer for ever, and reading /dev/zero never ends.
 #[test]
 fn devices_pipes_and_sockets_in_the_way_are_left_out_and_hold_nothing_up() {
     let daemon = Daemon::any();
@@ -315,6 +321,7 @@ fn devices_pipes_and_sockets_in_the_way_are_left_out_and_hold_nothing_up() {
     assert!(error.unwrap_err().contains("Operation not supported"));
 }
 
+/// Unprotected: a stat of the mount from the daemon waits for an answer for ever, and with it the thread, and the request.
 #[test]
 fn a_file_system_that_never_answers_costs_the_copy_and_nobody_else() {
     let daemon = Daemon::with(&[("server.copy_stall_timeout", "2")]);
@@ -361,6 +368,7 @@ fn a_file_system_that_never_answers_costs_the_copy_and_nobody_else() {
     client.kill(&handle);
 }
 
+/// Unprotected: `cp -L` as the host's root reads `secret` through the tenant's link, and waits for ever at the tenant's pipe.
 #[test]
 fn a_source_on_the_host_that_a_tenant_can_write_to_is_not_trusted_either() {
     let daemon = Daemon::any();
@@ -383,6 +391,8 @@ fn a_source_on_the_host_that_a_tenant_can_write_to_is_not_trusted_either() {
     assert_eq!(client.text(&handle, "ls /tmp/shared; cat /tmp/shared/link 2>/dev/null || true"), "link\n");
 }
 
+/// Unprotected: a helper that joins the namespace of process ids is listed in /proc inside, and one that executes a readable
+/// program there can be traced by the container's root.
 #[test]
 fn nobody_inside_can_see_or_trace_a_copy() {
     let daemon = Daemon::any();
