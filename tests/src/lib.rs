@@ -9,6 +9,7 @@ mod config;
 mod connection;
 mod daemon;
 pub mod files;
+pub mod fuse;
 pub mod image;
 pub mod kernel;
 pub mod programs;

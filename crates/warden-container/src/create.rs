@@ -15,6 +15,9 @@ use crate::registry::{Registry, Reservation};
 use crate::request::Create;
 use crate::supervisor::Supervisor;
 
+/// The most bytes of a handle in a log line.
+const HANDLE_SHOWN: usize = 64;
+
 /// The host's name servers.
 const RESOLV_CONF: &str = "/etc/resolv.conf";
 
@@ -52,10 +55,11 @@ impl Creation {
             Err(error) => return Err(undo(self.machine, self.id, leases, error).await),
         };
         let handle = self.reservation.handle().to_vec();
+        let shown = handle.get(..HANDLE_SHOWN).unwrap_or(&handle).escape_ascii().to_string();
         let addresses = leases.addresses;
         let shared = Shared::new(self.id, handle.clone(), self.machine, &self.registry, leases);
         self.reservation.fill(Container::launch(shared, supervisor), grace, self.by);
-        tracing::info!(container = %self.id, handle = %handle.escape_ascii(), address = %addresses.container, "created");
+        tracing::info!(container = %self.id, handle = shown, address = %addresses.container, "created");
         Ok(handle)
     }
 }

@@ -6,14 +6,11 @@ use warden_copy::receive::Owner;
 
 use crate::error::{Context, Error, blocking};
 
-/// The longest /etc/passwd or /etc/group that is read, in bytes.
-const MAX_ACCOUNTS: u64 = 16 << 20;
-
 /// Finds an owner in the host's /etc/passwd and /etc/group, as chown(1) reads it.
 pub(crate) async fn find(text: Vec<u8>) -> Result<Owner, Error> {
     blocking(move || {
         let read = |path: &'static str| {
-            warden_init::accounts::read(Path::new(path), MAX_ACCOUNTS).context(|| format!("reading {path}"))
+            warden_init::accounts::read(Path::new(path)).context(|| format!("reading {path}"))
         };
         resolve(&text, &read("/etc/passwd")?, &read("/etc/group")?).ok_or(Error::NoOwner(text))
     })

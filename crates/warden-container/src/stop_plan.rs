@@ -1,7 +1,9 @@
 //! When a stopping container is sent which signal: pure, time passed in.
 //!
-//! TERM at once and each second; after ten seconds KILL, each second too (a process may be born between two); and when
-//! that does not help either, an end, because no request may hang.
+//! TERM at once and each second; after ten seconds KILL, each second too (a process may be born between two). When that
+//! does not help, wshd is held up itself, by a file system of the tenant's that never answers: then the container ends as a
+//! whole, for wshd can be killed whatever it waits for. And when even that is not seen to happen, an end, because no
+//! request may hang.
 
 use std::time::{Duration, Instant};
 
@@ -9,8 +11,10 @@ use std::time::{Duration, Instant};
 const PATIENCE: Duration = Duration::from_secs(10);
 /// Pause between two signals.
 const PERIOD: Duration = Duration::from_secs(1);
-/// How long KILL may take.
-const KILL_TIME: Duration = Duration::from_secs(20);
+/// How long wshd may take to have killed everything.
+const KILL_TIME: Duration = Duration::from_secs(3);
+/// How long the end of the container may take then.
+const END_TIME: Duration = Duration::from_secs(10);
 
 /// Signals that a container is stopped with.
 pub(crate) const TERM: i32 = 15;
@@ -22,6 +26,7 @@ pub(crate) const KILL: i32 = 9;
 pub(crate) struct StopPlan {
     kill_from: Instant,
     next: Instant,
+    ended: bool,
 }
 
 /// What is to be done now.
@@ -31,6 +36,8 @@ pub(crate) enum Due {
     Wait,
     /// Send this signal to everybody.
     Signal(i32),
+    /// Kill wshd and, by that, everybody.
+    End,
     /// Nothing helps.
     GiveUp,
 }
@@ -38,7 +45,7 @@ pub(crate) enum Due {
 impl StopPlan {
     /// Begins a stop, with TERM or with KILL.
     pub(crate) fn new(now: Instant, kill: bool) -> Self {
-        Self { kill_from: if kill { now } else { now + PATIENCE }, next: now }
+        Self { kill_from: if kill { now } else { now + PATIENCE }, next: now, ended: false }
     }
 
     /// Goes over to KILL at once.
@@ -55,21 +62,26 @@ impl StopPlan {
 
     /// Says what is to be done, and counts it as done.
     pub(crate) fn due(&mut self, now: Instant) -> Due {
-        if now >= self.kill_from + KILL_TIME {
+        let end = self.kill_from + KILL_TIME;
+        if now >= end + END_TIME {
             return Due::GiveUp;
+        }
+        if now >= end {
+            self.next = end + END_TIME;
+            return if std::mem::replace(&mut self.ended, true) { Due::Wait } else { Due::End };
         }
         if now < self.next {
             return Due::Wait;
         }
         let kill = now >= self.kill_from;
         // The step to KILL is not late because a TERM was.
-        self.next = if kill { now + PERIOD } else { (now + PERIOD).min(self.kill_from) };
+        self.next = if kill { (now + PERIOD).min(end) } else { (now + PERIOD).min(self.kill_from) };
         Due::Signal(if kill { KILL } else { TERM })
     }
 
     /// The whole time that it may take.
     pub(crate) fn limit() -> Duration {
-        PATIENCE + KILL_TIME
+        PATIENCE + KILL_TIME + END_TIME
     }
 }
 
@@ -91,20 +103,20 @@ mod tests {
     }
 
     #[test]
-    fn term_each_second_then_kill_each_second_then_an_end() {
+    fn term_each_second_then_kill_then_the_whole_container_then_an_end() {
         let now = Instant::now();
         let all = signals(StopPlan::new(now, false), now);
         let expected = (0..10).map(|second| (second, Due::Signal(TERM)));
-        let expected = expected.chain((10..30).map(|second| (second, Due::Signal(KILL))));
-        assert_eq!(all, expected.chain([(30, Due::GiveUp)]).collect::<Vec<_>>());
-        assert_eq!(StopPlan::limit().as_secs(), 30);
+        let expected = expected.chain((10..13).map(|second| (second, Due::Signal(KILL))));
+        assert_eq!(all, expected.chain([(13, Due::End), (23, Due::GiveUp)]).collect::<Vec<_>>());
+        assert_eq!(StopPlan::limit().as_secs(), 23);
     }
 
     #[test]
     fn kill_begins_at_once() {
         let now = Instant::now();
         let all = signals(StopPlan::new(now, true), now);
-        assert_eq!((all[0], all.len()), ((0, Due::Signal(KILL)), 21));
+        assert_eq!((all[0], all.len()), ((0, Due::Signal(KILL)), 5));
     }
 
     #[test]

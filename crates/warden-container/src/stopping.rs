@@ -69,6 +69,10 @@ impl Actor {
         match stopping.plan.due(now) {
             Due::Wait => {}
             Due::Signal(signal) => self.send(&Request::SignalAll { signal }),
+            Due::End => {
+                tracing::warn!(container = %self.shared.id, "wshd does not answer: the container ends as a whole");
+                self.send(&Request::Kill);
+            }
             Due::GiveUp => {
                 let error = Error::TimedOut {
                     action: format!("stopping container {}", self.shared.id),

@@ -1,5 +1,6 @@
 //! The receiving side: reads records and creates what they name, entry by entry, below one directory.
 
+use std::hash::{BuildHasher, RandomState};
 use std::io::{BufReader, Read};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
@@ -14,9 +15,8 @@ use crate::send::MAX_DEPTH;
 
 const PIECE: usize = 64 * 1024;
 
-/// The name under which a file is written until it is complete. Not derived from its final name, which may be of the
-/// greatest length already.
-const UNFINISHED: &[u8] = b".warden-copy-unfinished";
+/// How many names are tried for an unfinished entry; they are random, so one is enough but for a tenant that plants them.
+const ATTEMPTS: u32 = 16;
 
 /// A directory that is being filled.
 struct Level {
@@ -29,11 +29,15 @@ struct Level {
 
 struct Receiver<'a, R: Read> {
     input: BufReader<R>,
-    owner: Option<Owner>,
+    treatment: Treatment,
     path: Vec<u8>,
     totals: Totals,
     report: &'a mut dyn FnMut(Totals),
     buffer: Vec<u8>,
+    /// Seed of the names of unfinished entries, unknown to anybody else.
+    names: RandomState,
+    /// How many of these names were used.
+    used: u64,
 }
 
 /// Who owns what is received, instead of the receiving process's user.
@@ -45,23 +49,35 @@ pub struct Owner {
     pub group: Option<u32>,
 }
 
+/// What is done with what is received.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Treatment {
+    /// Who owns it; absent: the receiving process's user.
+    pub owner: Option<Owner>,
+    /// The permission bits that it may have. Who receives what a stranger sends leaves the set-id bits out: with them,
+    /// the stranger would choose a program that runs as the receiver.
+    pub modes: u32,
+}
+
 /// Receives one source to `target`, as rsync would place it: into `target` when it is a directory, else as `target`,
 /// whose last component may be missing.
 ///
 /// Fails at the first entry that cannot be created; what was complete by then stays.
 pub fn receive(
     target: &[u8],
-    owner: Option<Owner>,
+    treatment: Treatment,
     input: impl Read,
     report: &mut dyn FnMut(Totals),
 ) -> Result<Totals, CopyError> {
     let mut receiver = Receiver {
         input: BufReader::with_capacity(PIECE, input),
-        owner,
+        treatment,
         path: target.to_vec(),
         totals: Totals::default(),
         report,
         buffer: vec![0; PIECE],
+        names: RandomState::new(),
+        used: 0,
     };
     receiver.run(target)?;
     Ok(receiver.totals)
@@ -236,7 +252,7 @@ impl<R: Read> Receiver<'_, R> {
                     if let Some(Level { directory, mode: Some(mode), .. }) = stack.pop() {
                         self.give(directory.as_fd())?;
                         // The target itself may belong to somebody else and be writable all the same.
-                        match rustix::fs::fchmod(&directory, Mode::from_raw_mode(mode & 0o7777)) {
+                        match rustix::fs::fchmod(&directory, self.mode(mode)) {
                             Err(Errno::PERM) if stack.is_empty() => {}
                             result => result.map_err(|e| self.failed(Step::Permissions, e))?,
                         }
@@ -248,65 +264,90 @@ impl<R: Read> Receiver<'_, R> {
         Ok(())
     }
 
-    /// Receives a file under a temporary name and puts it into place when it is complete.
+    /// Receives a file under a name of its own and puts it into place when it is complete.
     fn file(&mut self, parent: BorrowedFd<'_>, name: &[u8], mode: u32) -> Result<(), CopyError> {
-        let file = self.unfinished(parent)?;
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let create =
+            |unfinished: &[u8]| rustix::fs::openat(parent, unfinished, flags, Mode::from_raw_mode(0o600));
+        let (unfinished, file) = self.create_unfinished(Step::CreateFile, create)?;
         let result = self
             .content(file.as_fd())
             // The owner first: a change of the owner clears the set-user-id bits.
             .and_then(|()| self.give(file.as_fd()))
             .and_then(|()| {
-                rustix::fs::fchmod(&file, Mode::from_raw_mode(mode & 0o7777))
-                    .map_err(|e| self.failed(Step::Permissions, e))
+                rustix::fs::fchmod(&file, self.mode(mode)).map_err(|e| self.failed(Step::Permissions, e))
             })
-            .and_then(|()| self.put_into_place(parent, name));
+            .and_then(|()| self.put_into_place(parent, &unfinished, name));
         if result.is_err() {
-            let _ = rustix::fs::unlinkat(parent, UNFINISHED, AtFlags::empty());
+            let _ = rustix::fs::unlinkat(parent, &*unfinished, AtFlags::empty());
         }
         result
     }
 
-    /// Creates the temporary file; one that an interrupted copy left is replaced.
-    fn unfinished(&self, parent: BorrowedFd<'_>) -> Result<OwnedFd, CopyError> {
-        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let create = || rustix::fs::openat(parent, UNFINISHED, flags, Mode::from_raw_mode(0o600));
-        match create() {
-            Err(Errno::EXIST) => {
-                let _ = rustix::fs::unlinkat(parent, UNFINISHED, AtFlags::empty());
-                create()
-            }
-            other => other,
+    fn link(&mut self, parent: BorrowedFd<'_>, name: &[u8], target: &[u8]) -> Result<(), CopyError> {
+        let create = |unfinished: &[u8]| rustix::fs::symlinkat(target, parent, unfinished);
+        let (unfinished, ()) = self.create_unfinished(Step::CreateLink, create)?;
+        let result =
+            self.give_link(parent, &unfinished).and_then(|()| self.put_into_place(parent, &unfinished, name));
+        if result.is_err() {
+            let _ = rustix::fs::unlinkat(parent, &*unfinished, AtFlags::empty());
         }
-        .map_err(|e| self.failed(Step::CreateFile, e))
+        result
     }
 
-    fn put_into_place(&mut self, parent: BorrowedFd<'_>, name: &[u8]) -> Result<(), CopyError> {
-        rustix::fs::renameat(parent, UNFINISHED, parent, name).map_err(|e| self.failed(Step::Rename, e))?;
+    /// Creates an entry under a name that nobody has; one that is taken belongs to somebody else.
+    fn create_unfinished<T>(
+        &mut self,
+        step: Step,
+        create: impl Fn(&[u8]) -> rustix::io::Result<T>,
+    ) -> Result<(Vec<u8>, T), CopyError> {
+        for _ in 0..ATTEMPTS {
+            let name = self.unfinished_name();
+            match create(&name) {
+                Ok(created) => return Ok((name, created)),
+                Err(Errno::EXIST) => {}
+                Err(errno) => return Err(self.failed(step, errno)),
+            }
+        }
+        Err(self.failed(step, Errno::EXIST))
+    }
+
+    fn put_into_place(
+        &mut self,
+        parent: BorrowedFd<'_>,
+        unfinished: &[u8],
+        name: &[u8],
+    ) -> Result<(), CopyError> {
+        rustix::fs::renameat(parent, unfinished, parent, name).map_err(|e| self.failed(Step::Rename, e))?;
         self.totals.entries += 1;
         (self.report)(self.totals);
         Ok(())
     }
 
-    fn link(&mut self, parent: BorrowedFd<'_>, name: &[u8], target: &[u8]) -> Result<(), CopyError> {
-        let _ = rustix::fs::unlinkat(parent, UNFINISHED, AtFlags::empty());
-        rustix::fs::symlinkat(target, parent, UNFINISHED).map_err(|e| self.failed(Step::CreateLink, e))?;
-        self.give_link(parent).and_then(|()| self.put_into_place(parent, name)).inspect_err(|_| {
-            let _ = rustix::fs::unlinkat(parent, UNFINISHED, AtFlags::empty());
-        })
+    /// The permission bits of what was sent with these.
+    fn mode(&self, sent: u32) -> Mode {
+        Mode::from_raw_mode(sent & self.treatment.modes & 0o7777)
+    }
+
+    /// A name for an entry until it is complete: nobody's but this one's, whoever else receives into the directory. Not
+    /// derived from its final name, which may be of the greatest length already.
+    fn unfinished_name(&mut self) -> Vec<u8> {
+        self.used += 1;
+        format!(".warden-copy-{:016x}", self.names.hash_one(self.used)).into_bytes()
     }
 
     /// Gives a file or directory to its owner.
     fn give(&self, file: BorrowedFd<'_>) -> Result<(), CopyError> {
-        let Some(owner) = self.owner else { return Ok(()) };
+        let Some(owner) = self.treatment.owner else { return Ok(()) };
         rustix::fs::fchown(file, owner.user.map(Uid::from_raw), owner.group.map(Gid::from_raw))
             .map_err(|e| self.failed(Step::Owner, e))
     }
 
     /// Gives the unfinished link itself, not what it points to, to its owner.
-    fn give_link(&self, parent: BorrowedFd<'_>) -> Result<(), CopyError> {
-        let Some(owner) = self.owner else { return Ok(()) };
+    fn give_link(&self, parent: BorrowedFd<'_>, unfinished: &[u8]) -> Result<(), CopyError> {
+        let Some(owner) = self.treatment.owner else { return Ok(()) };
         let (user, group) = (owner.user.map(Uid::from_raw), owner.group.map(Gid::from_raw));
-        rustix::fs::chownat(parent, UNFINISHED, user, group, AtFlags::SYMLINK_NOFOLLOW)
+        rustix::fs::chownat(parent, unfinished, user, group, AtFlags::SYMLINK_NOFOLLOW)
             .map_err(|e| self.failed(Step::Owner, e))
     }
 

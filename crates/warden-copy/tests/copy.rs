@@ -15,9 +15,12 @@ use rustix::io::Errno;
 use tempfile::TempDir;
 use warden_copy::Totals;
 use warden_copy::error::{CopyError, Step};
-use warden_copy::receive::receive;
+use warden_copy::receive::{Treatment, receive};
 use warden_copy::record::Record;
 use warden_copy::send::{own_descriptors, send};
+
+/// All permission bits, and the receiver's own user.
+const AS_SENT: Treatment = Treatment { owner: None, modes: 0o7777 };
 
 struct World {
     dir: TempDir,
@@ -55,7 +58,7 @@ impl World {
         let (from, to) = (self.text(from), self.text(to));
         let sender =
             std::thread::spawn(move || send(&from, own_descriptors().unwrap().as_fd(), out, &mut |_| ()));
-        let received = receive(&to, None, input, &mut |_| ());
+        let received = receive(&to, AS_SENT, input, &mut |_| ());
         (sender.join().unwrap(), received)
     }
 
@@ -76,7 +79,7 @@ fn receive_records(to: &Path, records: &[Record], content: &[u8]) -> Result<Tota
             bytes.write_all(content).unwrap();
         }
     }
-    receive(to.as_os_str().as_bytes(), None, bytes.as_slice(), &mut |_| ())
+    receive(to.as_os_str().as_bytes(), AS_SENT, bytes.as_slice(), &mut |_| ())
 }
 
 #[test]
@@ -204,14 +207,40 @@ fn a_link_in_the_targets_tree_is_replaced_not_followed() {
 }
 
 #[test]
-fn a_link_planted_under_the_temporary_name_is_not_written_through() {
+fn copies_into_one_directory_at_the_same_time_do_not_touch_each_other() {
     let world = World::new();
-    world.file("from/a", b"new");
-    world.file("outside", b"precious");
-    symlink(world.path("outside"), world.path("to/.warden-copy-unfinished")).unwrap();
-    world.copied("from/a", "to");
-    assert_eq!(world.read("outside"), b"precious");
-    assert_eq!(fs::read_dir(world.path("to")).unwrap().count(), 1);
+    for name in ["a", "b", "c", "d", "e", "f"] {
+        world.file(&format!("from/{name}"), name.repeat(3 << 20).as_bytes());
+        world.file(&format!("tree/{name}/same"), name.as_bytes());
+    }
+    std::thread::scope(|scope| {
+        for name in ["a", "b", "c", "d", "e", "f"] {
+            let world = &world;
+            scope.spawn(move || {
+                world.copied(&format!("from/{name}"), "to");
+                world.copied(&format!("tree/{name}/"), "to");
+            });
+        }
+    });
+    for name in ["a", "b", "c", "d", "e", "f"] {
+        assert!(world.read(&format!("to/{name}")) == name.repeat(3 << 20).as_bytes(), "{name} is another's");
+    }
+    assert_eq!(world.read("to/same").len(), 1);
+    assert_eq!(fs::read_dir(world.path("to")).unwrap().count(), 7, "nothing unfinished is left");
+}
+
+#[test]
+fn set_id_bits_are_left_out_where_they_are_not_allowed() {
+    let world = World::new();
+    world.file("from/shell", b"#!/bin/sh\n");
+    fs::set_permissions(world.path("from/shell"), fs::Permissions::from_mode(0o6755)).unwrap();
+    let (out, input) = UnixStream::pair().unwrap();
+    let (from, to) = (world.text("from/shell"), world.text("to"));
+    let sender =
+        std::thread::spawn(move || send(&from, own_descriptors().unwrap().as_fd(), out, &mut |_| ()));
+    receive(&to, Treatment { owner: None, modes: 0o1777 }, input, &mut |_| ()).unwrap();
+    sender.join().unwrap().unwrap();
+    assert_eq!(fs::metadata(world.path("to/shell")).unwrap().mode() & 0o7777, 0o755);
 }
 
 #[test]
@@ -255,7 +284,7 @@ fn what_is_received_belongs_to_the_owner_that_is_named_and_links_are_not_followe
     let owner = warden_copy::receive::Owner { user: Some(12_345), group: Some(54_321) };
     let sender =
         std::thread::spawn(move || send(&from, own_descriptors().unwrap().as_fd(), out, &mut |_| ()));
-    receive(&to, Some(owner), input, &mut |_| ()).unwrap();
+    receive(&to, Treatment { owner: Some(owner), modes: 0o7777 }, input, &mut |_| ()).unwrap();
     sender.join().unwrap().unwrap();
     for path in ["to/d", "to/d/sub", "to/d/sub/file", "to/d/link"] {
         let metadata = fs::symlink_metadata(world.path(path)).unwrap();

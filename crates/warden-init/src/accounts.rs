@@ -37,18 +37,23 @@ pub struct Change {
     pub previous: Option<Identity>,
 }
 
+/// The longest /etc/passwd or /etc/group that is read, in bytes.
+pub const LIMIT: u64 = 1 << 20;
+
+const EFBIG: i32 = 27;
+
 /// Reads such a file; a missing one is empty. Everything but a regular file is refused with `EINVAL` or `ELOOP`, and one
-/// of more than `limit` bytes with `FileTooLarge`: its content is the tenant's, and a pipe or an endless file would keep
+/// of more than [`LIMIT`] bytes with `EFBIG`: its content is the tenant's, and a pipe or an endless file would keep
 /// the reader for ever.
-pub fn read(path: &Path, limit: u64) -> io::Result<Vec<u8>> {
+pub fn read(path: &Path) -> io::Result<Vec<u8>> {
     let mut file = match warden_linux::file::open_regular(path) {
-        Ok(file) => file.take(limit + 1),
+        Ok(file) => file.take(LIMIT + 1),
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
         Err(error) => return Err(error),
     };
     let mut content = Vec::new();
-    match file.read_to_end(&mut content)? as u64 > limit {
-        true => Err(io::ErrorKind::FileTooLarge.into()),
+    match file.read_to_end(&mut content)? as u64 > LIMIT {
+        true => Err(io::Error::from_raw_os_error(EFBIG)),
         false => Ok(content),
     }
 }
@@ -198,14 +203,15 @@ mod tests {
     fn only_a_bounded_regular_file_is_read() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("passwd");
-        assert_eq!(read(&path, 4).unwrap(), b"");
+        assert_eq!(read(&path).unwrap(), b"");
         std::fs::write(&path, "1234").unwrap();
-        assert_eq!(read(&path, 4).unwrap(), b"1234");
-        assert_eq!(read(&path, 3).unwrap_err().kind(), io::ErrorKind::FileTooLarge);
+        assert_eq!(read(&path).unwrap(), b"1234");
+        std::fs::File::options().write(true).open(&path).unwrap().set_len(LIMIT + 1).unwrap();
+        assert_eq!(read(&path).unwrap_err().raw_os_error(), Some(EFBIG));
         let link = directory.path().join("link");
         std::os::unix::fs::symlink(&path, &link).unwrap();
-        assert!(read(&link, 4).is_err());
-        assert!(read(Path::new("/dev/zero"), 4).is_err());
-        assert!(read(directory.path(), 4).is_err());
+        assert!(read(&link).is_err());
+        assert!(read(Path::new("/dev/zero")).is_err());
+        assert!(read(directory.path()).is_err());
     }
 }

@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 use serde::{Deserialize, Serialize};
 use warden_copy::Totals;
 use warden_copy::error::{CopyError, Step};
+use warden_copy::receive::Treatment;
 use warden_copy::{receive, send};
 use warden_init::byte_string::ByteString;
 use warden_init::spec::{Cgroup, Spec, User};
@@ -289,11 +290,15 @@ impl Task<'_> {
                 let _ = tell(reporter, &Report::Progress(totals));
             }
         };
-        let owner = self.order.owner.filter(|_| self.side == Side::Outside);
+        let treatment = match self.side {
+            // A program that a tenant chose must not run as the host's root: no set-id bits.
+            Side::Outside => Treatment { owner: self.order.owner, modes: 0o1777 },
+            Side::Inside => Treatment { owner: None, modes: 0o7777 },
+        };
         if self.sends {
             send::send(&self.path().0, own.as_fd(), self.stream, &mut report)
         } else {
-            receive::receive(&self.path().0, owner, self.stream, &mut report)
+            receive::receive(&self.path().0, treatment, self.stream, &mut report)
         }
     }
 }

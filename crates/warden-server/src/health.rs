@@ -1,10 +1,12 @@
 //! Health check: answers whoever sends anything to a TCP port of the loopback interface.
 
 use std::net::Ipv4Addr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
 use tokio::time::{sleep, timeout};
 
 use crate::failure::Failure;
@@ -13,7 +15,10 @@ use crate::failure::Failure;
 const ANSWER: &[u8] = b"HTTP/1.1 200 OK\r\n";
 
 /// How long a client may take, so that idle ones do not hold descriptors for ever.
-const PATIENCE: Duration = Duration::from_secs(10);
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// Clients at a time; further ones wait in the kernel. Every user of the machine may connect.
+const MAX_CLIENTS: usize = 32;
 
 /// How long to wait when a connection cannot be accepted, mostly for want of descriptors.
 const PAUSE: Duration = Duration::from_millis(100);
@@ -27,9 +32,15 @@ pub(crate) async fn listen(port: u16) -> Result<TcpListener, Failure> {
 
 /// Answers until it is dropped.
 pub(crate) async fn serve(listener: TcpListener) {
+    let places = Arc::new(Semaphore::new(MAX_CLIENTS));
     loop {
+        // It fails only for a semaphore that was closed, which nobody does.
+        let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
         match listener.accept().await {
-            Ok((stream, _)) => drop(tokio::spawn(timeout(PATIENCE, answer(stream)))),
+            Ok((stream, _)) => drop(tokio::spawn(async move {
+                let _place = place;
+                timeout(PATIENCE, answer(stream)).await
+            })),
             Err(error) => {
                 tracing::debug!(%error, "accepting a health check");
                 sleep(PAUSE).await;

@@ -11,6 +11,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 use warden_container::host::Host;
+use warden_protocol::Response;
 
 use crate::config::Config;
 use crate::connection::Client;
@@ -77,7 +78,7 @@ fn log_start(config: &Config, health: &TcpListener) {
 
 /// Accepts clients until a signal, then lets their requests end.
 async fn serve(config: &Config, host: &Host, listener: Listener, signals: &mut Signals) {
-    let mut clients = Clients::new(host, config.server.max_request_bytes);
+    let mut clients = Clients::new(host, config.server.max_request_bytes, config.server.max_clients);
     let order = tokio::select! {
         order = signals.next() => order,
         () = clients.accept(&listener.socket) => Order::End,
@@ -95,12 +96,15 @@ struct Clients<'a> {
     drain: Drain,
     tasks: JoinSet<()>,
     count: u64,
+    /// The most clients at a time, and whether the last one was refused.
+    most: usize,
+    full: bool,
 }
 
 impl<'a> Clients<'a> {
-    fn new(host: &'a Host, limit: usize) -> Self {
+    fn new(host: &'a Host, limit: usize, most: usize) -> Self {
         let (start_drain, drain) = Drain::new();
-        Self { host, limit, start_drain, drain, tasks: JoinSet::new(), count: 0 }
+        Self { host, limit, start_drain, drain, tasks: JoinSet::new(), count: 0, most, full: false }
     }
 
     /// Takes in clients for ever.
@@ -144,11 +148,25 @@ impl<'a> Clients<'a> {
     fn add(&mut self, stream: UnixStream) {
         self.count += 1;
         let number = self.count;
+        if self.tasks.len() >= self.most {
+            return self.refuse(&stream);
+        }
+        self.full = false;
         match Client::new(number, stream, self.host.connect(), self.drain.clone()) {
             Ok(client) => {
                 self.tasks.spawn(client.serve(self.limit));
             }
             Err(error) => tracing::warn!(client = number, %error, "taking over a connection"),
+        }
+    }
+
+    /// Says why, as far as the socket takes it, and closes: descriptors are left for the clients and containers there are.
+    fn refuse(&mut self, stream: &UnixStream) {
+        let text =
+            format!("too many connections: the server has {}, its limit (server.max_clients)", self.most);
+        let _ = stream.try_write(&Response::error(text).encode());
+        if !std::mem::replace(&mut self.full, true) {
+            tracing::warn!(limit = self.most, "refusing connections: server.max_clients is reached");
         }
     }
 

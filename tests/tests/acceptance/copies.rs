@@ -24,21 +24,6 @@ fn text(path: &Path) -> String {
     String::from_utf8(bytes(path)).unwrap()
 }
 
-/// A program that mounts a FUSE file system which never answers at a directory, and stays: in a process of its own in a
-/// container, as its root.
-const SILENT_FUSE: &str = r#"
-exec python3 - <<'END'
-import ctypes, os, time
-os.makedirs('/tmp/fuse', exist_ok=True)
-fd = os.open('/dev/fuse', os.O_RDWR)
-libc = ctypes.CDLL(None, use_errno=True)
-options = f'fd={fd},rootmode=40000,user_id=0,group_id=0,allow_other'.encode()
-assert libc.mount(b'silent', b'/tmp/fuse', b'fuse', 0, options) == 0, os.strerror(ctypes.get_errno())
-print('mounted', flush=True)
-time.sleep(1000)
-END
-"#;
-
 #[test]
 fn files_and_directories_arrive_as_rsync_would_place_them() {
     let daemon = Daemon::any();
@@ -330,7 +315,7 @@ fn a_file_system_that_never_answers_costs_the_copy_and_nobody_else() {
     let handle = client.create();
     let job = client.must(SpawnRequest {
         handle: Some(handle.clone()),
-        script: Some(SILENT_FUSE.into()),
+        script: Some(warden_tests::fuse::silent("/tmp/fuse").into_bytes()),
         privileged: Some(true),
         ..SpawnRequest::default()
     });

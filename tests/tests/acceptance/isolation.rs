@@ -285,3 +285,22 @@ fn root_inside_that_breaks_its_own_container_cannot_keep_it_from_ending() {
         assert!(kernel::processes_in_cgroup(&id).is_empty(), "{breakage}");
     }
 }
+
+#[test]
+fn without_user_namespaces_root_inside_cannot_write_to_the_hosts_programs() {
+    let daemon = Daemon::with(&[("server.user_namespace", "false"), ("user.pool_start_uid", "34567")]);
+    let mut client = daemon.connect();
+    let handle = client.create();
+    let mark = format!("/usr/.{}", daemon.directory().file_name().unwrap().display());
+    let attempt = format!(
+        "for way in remount,bind,rw remount,rw; do mount -o $way /usr; touch {mark}; done
+         umount /usr; mount -o remount,bind,rw /usr; touch {mark}; ls -d /usr >/dev/null"
+    );
+    client.run_privileged(&handle, &attempt);
+    let written = std::path::Path::new(&mark).exists();
+    let _ = fs::remove_file(&mark);
+    assert!(!written, "the host's /usr was written to");
+    // It is there for reading.
+    let other = client.create();
+    assert_eq!(client.text(&other, "test -x /usr/bin/env && perl -e 'print 6 * 7'"), "42");
+}

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use warden_protocol::messages::*;
 use warden_protocol::{Request, Response};
-use warden_tests::{Daemon, kernel, within};
+use warden_tests::{Connection, Daemon, kernel, within};
 
 #[test]
 fn a_ping_is_answered_with_the_original_s_bytes() {
@@ -170,4 +170,23 @@ fn requests_that_wait_behind_another_cost_little_memory() {
         assert_eq!(client.receive_of::<EchoRequest>().unwrap().message.unwrap().len(), 1 << 20);
     }
     assert_eq!(sender.join().unwrap(), 200);
+}
+
+#[test]
+fn a_connection_too_many_is_told_so_and_costs_the_others_nothing() {
+    let daemon = Daemon::with(&[("server.max_clients", "5")]);
+    let mut first = daemon.connect();
+    first.ping();
+    let mut others: Vec<_> = (0..4).map(|_| daemon.connect()).collect();
+    others.iter_mut().for_each(Connection::ping);
+    let mut surplus = daemon.connect();
+    assert!(surplus.receive_error().contains("server.max_clients"));
+    assert!(surplus.try_receive().is_none(), "it is closed");
+    first.ping();
+    drop(others);
+    warden_tests::eventually("there is room again", 5, || {
+        let mut again = daemon.connect();
+        again.send(PingRequest::default());
+        matches!(again.receive(), warden_protocol::Response::Ping(_))
+    });
 }

@@ -320,3 +320,40 @@ fn a_container_whose_supervisor_dies_answers_and_can_be_destroyed() {
     within(20.0, "destroy without its supervisor", || client.must(destroy(&handle)));
     assert_eq!(count(&id), 0);
 }
+
+#[test]
+fn a_file_system_that_never_answers_over_etc_holds_up_neither_stop_nor_destroy() {
+    let daemon = Daemon::own();
+    for by_stop in [true, false] {
+        let mut client = daemon.connect();
+        let handle = client.create();
+        let job = client.must(SpawnRequest {
+            handle: Some(handle.clone()),
+            script: Some(warden_tests::fuse::silent("/etc").into_bytes()),
+            privileged: Some(true),
+            ..SpawnRequest::default()
+        });
+        let mut watcher = daemon.connect();
+        watcher.send(StreamRequest { handle: Some(handle.clone()), job_id: job.job_id });
+        watcher.receive();
+        // wshd looks the next job's user up, and is not answered.
+        let mut stuck = daemon.connect();
+        stuck.send(SpawnRequest {
+            handle: Some(handle.clone()),
+            script: Some(b"true".to_vec()),
+            ..SpawnRequest::default()
+        });
+        std::thread::sleep(std::time::Duration::from_millis(300));
+        if by_stop {
+            within(6.0, "stop", || {
+                client.must(StopRequest {
+                    handle: Some(handle.clone()),
+                    kill: Some(true),
+                    ..StopRequest::default()
+                })
+            });
+            assert_eq!(client.info(&handle).events, [b"init died".to_vec()]);
+        }
+        within(16.0, "destroy", || client.destroy(&handle));
+    }
+}

@@ -16,9 +16,6 @@ use super::plan::{Create, Inside};
 use crate::accounts::{self, Identity};
 use crate::spec::{InsideFile, User};
 
-/// The longest /etc/passwd or /etc/group that is read, in bytes.
-const MAX_ACCOUNTS: u64 = 16 << 20;
-
 /// Mounts that were created or taken and not attached yet.
 type Detached = HashMap<String, OwnedFd>;
 
@@ -124,8 +121,8 @@ fn write_file(file: &InsideFile) -> io::Result<()> {
 
 /// Makes sure that the user and its group exist with the stated id, and that its home and its files are its own.
 fn make_user(user: &User) -> io::Result<()> {
-    let passwd = accounts::read(Path::new("/etc/passwd"), MAX_ACCOUNTS)?;
-    let group = accounts::read(Path::new("/etc/group"), MAX_ACCOUNTS)?;
+    let passwd = accounts::read(Path::new("/etc/passwd"))?;
+    let group = accounts::read(Path::new("/etc/group"))?;
     let change = accounts::with_user(&passwd, user);
     let lists = [("/etc/passwd", change.passwd), ("/etc/group", accounts::with_group(&group, user))];
     for (path, content) in lists {

@@ -1,5 +1,6 @@
 //! Carries out the builder's steps, as the host's root in a mount namespace of its own.
 
+use std::ffi::CString;
 use std::fs::{self, File};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -23,6 +24,7 @@ pub(super) fn carry_out(step: &Outside, ids: Option<BorrowedFd<'_>>) -> io::Resu
             file::make_device(&Path::new("dev").join(name), 0o666, *major, *minor)
         }
         Outside::Stage(stage) => place(stage, ids),
+        Outside::Seal(name) => seal(name),
     }
 }
 
@@ -52,6 +54,12 @@ fn place(stage: &Stage, ids: Option<BorrowedFd<'_>>) -> io::Result<()> {
         File::create_new(name)?;
     }
     mount::attach(tree.as_fd(), file::open_place(name)?.as_fd())
+}
+
+/// An overlay without an upper layer needs two lower ones.
+fn seal(name: &str) -> io::Result<()> {
+    let options = CString::new(format!("lowerdir={name}:empty"))?;
+    mount::mount(c"overlay", Path::new(name), c"overlay", MountFlags::NODEV, &options)
 }
 
 fn cannot_map(error: &io::Error) -> bool {

@@ -66,6 +66,9 @@ pub enum Outside {
     },
     /// Attaches a copy of a host's mount in it.
     Stage(Stage),
+    /// Mounts an overlay of a staged directory over itself, without an upper layer: nobody can write to it, whatever flags
+    /// its mount has.
+    Seal(String),
 }
 
 /// A part of the host's file tree that the container will see.
@@ -193,13 +196,22 @@ fn staged(spec: &Spec) -> Vec<Staged> {
         layer("lower", &spec.root.lower, read_only, mapped),
         layer("writable", &spec.root.writable, Attributes::empty(), false),
     ];
-    all.extend(spec.root.system.iter().enumerate().map(|(n, system)| {
-        bind(format!("system{n}"), &Bind { writable: false, ..system.clone() }, read_only, true)
-    }));
+    all.extend(
+        spec.root
+            .system
+            .iter()
+            .enumerate()
+            .map(|(n, given)| bind(system(n), &Bind { writable: false, ..given.clone() }, read_only, true)),
+    );
     all.extend(spec.binds.iter().enumerate().map(|(n, given)| {
         bind(format!("bind{n}"), given, if given.writable { harmless } else { read_only }, false)
     }));
     all
+}
+
+/// The name of a staged system directory.
+fn system(number: usize) -> String {
+    format!("system{number}")
 }
 
 fn outside(spec: &Spec, directory: &Path, staged: &[Staged]) -> Vec<Outside> {
@@ -208,6 +220,7 @@ fn outside(spec: &Spec, directory: &Path, staged: &[Staged]) -> Vec<Outside> {
         Outside::MountStaging(directory.join("mnt")),
         Outside::MakeDirectory("root"),
         Outside::MakeDirectory("dev"),
+        Outside::MakeDirectory("empty"),
     ];
     // The container's root makes links and sockets in /dev; its nodes belong to the host's.
     steps.extend(spec.ids.map(|ids| Outside::Give { name: "dev", owner: ids.host_start }));
@@ -219,6 +232,9 @@ fn outside(spec: &Spec, directory: &Path, staged: &[Staged]) -> Vec<Outside> {
         Cgroup::V2(_) => None,
     }));
     steps.extend(staged.iter().map(|staged| Outside::Stage(staged.stage.clone())));
+    // Where no user namespace locks the flags of mounts, the container's root could make the host's /usr writable.
+    let open = if spec.ids.is_none() { spec.root.system.len() } else { 0 };
+    steps.extend((0..open).map(|n| Outside::Seal(system(n))));
     steps
 }
 
@@ -288,6 +304,7 @@ impl Outside {
             Self::Give { .. } => "give to the container's root",
             Self::MakeNode { .. } => "make the node of the device",
             Self::Stage(_) => "stage",
+            Self::Seal(_) => "seal",
         }
     }
 
@@ -300,6 +317,7 @@ impl Outside {
                 (*name).into()
             }
             Self::Stage(stage) => stage.source.as_path().into(),
+            Self::Seal(name) => name.as_str().into(),
         }
     }
 }

@@ -23,9 +23,6 @@ pub(super) const EBADF: i32 = 9;
 pub(super) const EEXIST: i32 = 17;
 const EINVAL: i32 = 22;
 
-/// The longest /etc/passwd that is read, in bytes.
-const MAX_PASSWD: u64 = 1 << 20;
-
 /// The limits of a job, as far as its client does not replace them; none on what is not listed.
 const DEFAULT_LIMITS: [(Resource, u64); 15] = [
     (Resource::As, u64::MAX),
@@ -86,7 +83,7 @@ pub(super) fn launch(
 }
 
 fn account(process: &Process) -> Result<Account, Failure> {
-    let passwd = accounts::read(Path::new("/etc/passwd"), MAX_PASSWD)
+    let passwd = accounts::read(Path::new("/etc/passwd"))
         .map_err(|error| (SpawnStep::User, error.raw_os_error().unwrap_or(EIO)))?;
     accounts::find(&passwd, &process.user.0).ok_or((SpawnStep::User, ENOENT))
 }

@@ -151,3 +151,13 @@ fn every_step_names_what_it_does_and_to_what() {
         assert!(!words.is_empty() && !object.0.is_empty(), "{words:?} {object:?}");
     }
 }
+
+#[test]
+fn system_directories_are_sealed_where_no_user_namespace_locks_them() {
+    let seals =
+        |spec: &Spec| plan(spec).outside.iter().filter(|step| matches!(step, Outside::Seal(_))).count();
+    let mut spec = spec();
+    assert_eq!(seals(&spec), 0);
+    spec.ids = None;
+    assert_eq!(seals(&spec), spec.root.system.len());
+}
