@@ -61,6 +61,8 @@ pub struct Server {
     pub max_finished_jobs: usize,
     /// Bytes of output of finished jobs that are kept, per container.
     pub max_finished_bytes: u64,
+    /// Processes and threads that one container may have at the same time.
+    pub max_tasks: u64,
     /// How long a copy may make no progress.
     pub copy_stall_timeout: Duration,
     /// Longest request, in bytes.
@@ -107,6 +109,7 @@ impl Server {
             max_running_jobs: section.number("max_running_jobs", 1, 1 << 20)?.unwrap_or(512),
             max_finished_jobs: section.number("max_finished_jobs", 0, 1 << 20)?.unwrap_or(1024),
             max_finished_bytes: section.number("max_finished_bytes", 0, i64::MAX.into())?.unwrap_or(1 << 30),
+            max_tasks: section.number("max_tasks", 16, 1 << 22)?.unwrap_or(2048),
             copy_stall_timeout: Duration::from_secs(section.number("copy_stall_timeout", 1, 86_400)?.unwrap_or(60)),
             max_request_bytes: section.number("max_request_bytes", 1024, (1 << 31) - 1)?.unwrap_or(64 << 20),
             drain_timeout: Duration::from_secs(section.number("drain_timeout", 0, 86_400)?.unwrap_or(10)),
