@@ -10,6 +10,7 @@ mod kill;
 pub(crate) mod memory;
 pub(crate) mod oom;
 mod stat;
+pub(crate) mod victim;
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
@@ -22,6 +23,7 @@ use warden_init::spec::Cgroup;
 
 use crate::cgroup::hierarchy::{Hierarchy, Version};
 use crate::cgroup::oom::Watch;
+use crate::cgroup::victim::Victim;
 use crate::error::{Context, Error};
 use crate::id::Id;
 use crate::info::{CpuStat, MemoryStat};
@@ -138,6 +140,11 @@ impl Cgroups {
     pub(crate) fn memory_peak(&self, id: Id) -> Option<u64> {
         let (version, directory) = self.controlled(id, "memory").ok()?;
         memory::peak(version, &directory)
+    }
+
+    /// Who was killed when one container ran out of memory, where the kernel's log can be read.
+    pub(crate) fn victim(&self, id: Id) -> Option<Victim> {
+        victim::find(&format!("{PREFIX}{id}"))
     }
 
     /// Reads the limits of one container's processor time; `asked` are the shares that were asked for.

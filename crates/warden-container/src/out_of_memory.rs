@@ -2,6 +2,7 @@
 
 use std::io;
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::actor::Actor;
 use crate::cgroup::oom::{Alarm, Watch};
@@ -10,6 +11,8 @@ use crate::state::State;
 
 /// What clients show to their users.
 const EVENT: &str = "out of memory";
+/// How long the kernel may take to kill, and to say so.
+const VICTIM_TIME: Duration = Duration::from_millis(200);
 
 impl Actor {
     /// Waits for the end of the memory from now on.
@@ -40,11 +43,16 @@ impl Actor {
     }
 }
 
-/// Logs how much was in use.
+/// Logs how much was in use, and which process was killed: a moment later, for version 1 tells the end of the memory
+/// before the kernel chooses.
 fn report(shared: &Shared) {
     let peak = shared.machine.cgroups.memory_peak(shared.id);
     let limit = shared.limits.requested().memory;
-    tracing::warn!(container = %shared.id, limit, peak, "{EVENT}: stopping the container");
+    std::thread::sleep(VICTIM_TIME);
+    let victim = shared.machine.cgroups.victim(shared.id);
+    let pid = victim.as_ref().map(|victim| victim.pid);
+    let killed = victim.as_ref().map(|victim| victim.name.as_str());
+    tracing::warn!(container = %shared.id, limit, peak, killed, pid, "{EVENT}: the container is stopped");
 }
 
 /// Waits for the end of the memory, if that is watched.

@@ -123,6 +123,9 @@ fn running_out_of_memory_kills_jobs_alone_is_told_and_stops_the_container() {
     assert_eq!(inside.len(), 1, "wshd alone: {inside:?}");
     assert_eq!(client.text(&other, "echo alive"), "alive\n");
     assert_eq!(client.info(&handle).events, [b"out of memory".to_vec()], "told once");
+    let told =
+        |line: &str| line.contains("out of memory: the container") && line.contains(&(32 * MIB).to_string());
+    eventually("the log tells the limit", 10, || daemon.log().lines().any(told));
 }
 
 #[test]

@@ -1,8 +1,10 @@
 //! Starts the process of a job: its user, environment, limits and descriptors.
 
 use std::ffi::CString;
+use std::io::ErrorKind;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
+use std::time::Duration;
 
 use warden_linux::limit::{self, Limit};
 use warden_linux::spawn::{Program, Stage};
@@ -24,6 +26,9 @@ const EINVAL: i32 = 22;
 /// this process ever has, also in a small container, and, where the whole machine runs out, prefers jobs to the machine's
 /// own programs without making a small job the first victim.
 const VICTIM_SCORE: &str = "200";
+
+/// Microseconds between attempts to give a job its score; 23 ms together where it cannot be given.
+const VICTIM_PAUSES: [u64; 9] = [20, 50, 100, 200, 400, 800, 1_600, 6_400, 12_800];
 
 /// The longest /etc/passwd that is read, in bytes.
 const MAX_PASSWD: u64 = 1 << 20;
@@ -82,8 +87,17 @@ pub(super) fn launch(process: &Process, fds: Vec<OwnedFd>, outputs_given: bool) 
 /// can its copy before it is another program. What the job starts inherits the score; a child that was quicker has none,
 /// which changes the order in which jobs are killed, and nothing else.
 fn prefer_as_victim(pid: i32) {
-    // A job that has ended already needs none.
-    let _ = std::fs::write(format!("/proc/{pid}/oom_score_adj"), VICTIM_SCORE);
+    let path = format!("/proc/{pid}/oom_score_adj");
+    for pause in VICTIM_PAUSES {
+        match std::fs::write(&path, VICTIM_SCORE) {
+            // The kernel lets us go on a moment before the job's memory is known to be its own.
+            Err(error) if error.kind() == ErrorKind::PermissionDenied => {
+                std::thread::sleep(Duration::from_micros(pause))
+            }
+            // Else it has its score, or has ended already and needs none.
+            _ => return,
+        }
+    }
 }
 
 fn account(process: &Process) -> Result<Account, Failure> {
