@@ -26,7 +26,9 @@ impl Operation {
     fn allowed(self) -> &'static [State] {
         match self {
             Self::Spawn | Self::CopyIn => &[State::Active],
-            Self::Info | Self::Link | Self::Stop | Self::CopyOut | Self::Limit => &[State::Active, State::Stopped],
+            Self::Info | Self::Link | Self::Stop | Self::CopyOut | Self::Limit => {
+                &[State::Active, State::Stopped]
+            }
         }
     }
 }
