@@ -95,7 +95,9 @@ fn answer(request: &Request) -> Answer {
         Request::Create(create) => CreateResponse { handle: create.handle }.into(),
         Request::List(_) => ListResponse { handles: vec![b"17r47v9ocsi".to_vec(), b"web".to_vec()] }.into(),
         Request::LimitMemory(limit) => LimitMemoryResponse { limit_in_bytes: limit.limit_in_bytes }.into(),
-        Request::LimitCpu(limit) => LimitCpuResponse { limit_in_shares: limit.limit_in_shares }.into(),
+        Request::LimitCpu(limit) => {
+            LimitCpuResponse { limit_in_shares: limit.limit_in_shares, quota_us: None }.into()
+        }
         Request::LimitDisk(limit) => {
             disk_limits(limit.byte.map(|bytes| bytes / 1024), limit.inode, limit.byte).into()
         }

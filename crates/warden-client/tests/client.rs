@@ -83,8 +83,10 @@ async fn common_commands_are_typed() {
 async fn the_connection_goes_on_after_an_error_of_the_server() {
     let fake = Fake::start(answer);
     let mut client = Client::connect(fake.path()).await.unwrap();
-    let error =
-        client.request(LimitCpuRequest { handle: bytes("x"), limit_in_shares: None }).await.unwrap_err();
+    let error = client
+        .request(LimitCpuRequest { handle: bytes("x"), ..LimitCpuRequest::default() })
+        .await
+        .unwrap_err();
     assert!(matches!(&error, Error::Server { message } if message == b"unknown handle"), "{error}");
     client.ping().await.unwrap();
 }

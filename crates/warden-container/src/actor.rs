@@ -17,6 +17,7 @@ use warden_init::message::{Process, SpawnStep};
 use warden_iomux::message::{CopyOrder, Event, Exit, ExitCause, Output, Request, Step, Syslog};
 
 use crate::admission::Operation;
+use crate::cgroup::oom::{Alarm, Watch};
 use crate::container::Shared;
 use crate::copies::Copies;
 use crate::ending::Ending;
@@ -25,6 +26,7 @@ use crate::image::SHELL;
 use crate::job::Job;
 use crate::link::{Link, Lost};
 use crate::machine::KILL_TIME;
+use crate::out_of_memory;
 use crate::plan::USER;
 use crate::request::{Run, Stop};
 use crate::state::State;
@@ -42,6 +44,7 @@ pub(crate) enum Command {
     Destroy { reply: Reply<()> },
     Copy { order: CopyOrder, reply: Reply<Totals> },
     CancelCopy { number: u32 },
+    Watch { watch: Watch },
 }
 
 /// The owner of one container.
@@ -55,6 +58,8 @@ pub(crate) struct Actor {
     pub(crate) child: Option<Child>,
     starting: HashMap<u32, Starting>,
     pub(crate) copies: Copies,
+    /// Its memory, from the first limit of it to its end.
+    pub(crate) alarm: Option<Alarm>,
     pub(crate) stopping: Option<Stopping>,
     /// Nothing runs inside but wshd, or not even that; no job is started any more.
     pub(crate) idle: bool,
@@ -76,6 +81,8 @@ enum Occurrence {
     Event(Result<Event, Lost>),
     /// iomux has ended.
     Exited,
+    /// The memory has run out, or cannot be watched any more.
+    OutOfMemory(io::Result<()>),
     /// All the container owned is removed, or not.
     Cleared(Result<(), Error>),
     Deadline,
@@ -91,6 +98,7 @@ impl Actor {
             child: Some(supervisor.child),
             starting: HashMap::new(),
             copies: Copies::default(),
+            alarm: None,
             stopping: None,
             idle: false,
             ending: None,
@@ -107,6 +115,7 @@ impl Actor {
                 Occurrence::Event(Ok(event)) => self.hear(event),
                 Occurrence::Event(Err(lost)) => self.lose(&lost),
                 Occurrence::Exited => self.supervisor_exited(),
+                Occurrence::OutOfMemory(outcome) => self.ran_out_of_memory(outcome),
                 Occurrence::Cleared(outcome) => self.cleared(outcome),
                 Occurrence::Deadline => self.deadline_passed(Instant::now()),
             }
@@ -120,6 +129,7 @@ impl Actor {
             command = self.inbox.recv() => Occurrence::Command(command),
             event = next_event(self.link.as_mut()) => Occurrence::Event(event),
             () = exit(self.child.as_mut()) => Occurrence::Exited,
+            outcome = out_of_memory::next(self.alarm.as_mut()) => Occurrence::OutOfMemory(outcome),
             outcome = outcome(clearing) => Occurrence::Cleared(outcome),
             () = passing(deadline) => Occurrence::Deadline,
         }
@@ -144,6 +154,7 @@ impl Actor {
             Command::Stop { stop, reply } => self.stop(stop, reply),
             Command::Destroy { reply } => self.destroy(reply),
             Command::Copy { order, reply } => self.copy(order, reply),
+            Command::Watch { watch } => self.watch(watch),
             Command::CancelCopy { number } => self.cancel_copy(number),
         }
     }

@@ -18,13 +18,17 @@ pub(crate) enum Operation {
     CopyIn,
     /// `copy_out`.
     CopyOut,
+    /// `limit_memory`, `limit_cpu`.
+    Limit,
 }
 
 impl Operation {
     fn allowed(self) -> &'static [State] {
         match self {
             Self::Spawn | Self::CopyIn => &[State::Active],
-            Self::Info | Self::Link | Self::Stop | Self::CopyOut => &[State::Active, State::Stopped],
+            Self::Info | Self::Link | Self::Stop | Self::CopyOut | Self::Limit => {
+                &[State::Active, State::Stopped]
+            }
         }
     }
 }

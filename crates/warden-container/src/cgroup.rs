@@ -3,9 +3,14 @@
 //! A machine has version 1 hierarchies (one or a few controllers each), the version 2 hierarchy, or both (hybrid).
 //! Here they are one list: version 1 for the controllers that are there, version 2 for those that are only there.
 
+pub(crate) mod cpu;
+mod devices;
 pub(crate) mod hierarchy;
 mod kill;
+pub(crate) mod memory;
+pub(crate) mod oom;
 mod stat;
+pub(crate) mod victim;
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
@@ -17,30 +22,18 @@ use warden_init::byte_string::ByteString;
 use warden_init::spec::Cgroup;
 
 use crate::cgroup::hierarchy::{Hierarchy, Version};
+use crate::cgroup::oom::Watch;
+use crate::cgroup::victim::Victim;
 use crate::error::{Context, Error};
 use crate::id::Id;
 use crate::info::{CpuStat, MemoryStat};
+use crate::limits::no_controller;
+use crate::request::Cpu;
 
 /// How a container's directory is named below the parent.
 const PREFIX: &str = "instance-";
 /// Pause between attempts of something that the kernel finishes by itself.
 const PAUSE: Duration = Duration::from_millis(5);
-
-/// Devices that every container may read and write (tty, random, zero and friends, pts, fuse): the original's list and
-/// 1:7, /dev/full. Nobody may make nodes.
-const DEVICES: [&str; 9] = [
-    "c 1:3 rw",
-    "c 1:5 rw",
-    "c 1:7 rw",
-    "c 1:8 rw",
-    "c 1:9 rw",
-    "c 5:0 rw",
-    "c 5:2 rw",
-    "c 136:* rw",
-    "c 10:229 rw",
-];
-/// Devices of a container that runs a Warden of its own.
-const NESTED_DEVICES: [&str; 1] = ["a *:* rw"];
 
 /// The control groups of all containers of one daemon.
 #[derive(Debug)]
@@ -83,8 +76,8 @@ impl Cgroups {
         self.hierarchies.iter().map(cgroup).collect()
     }
 
-    /// Makes the groups of one container.
-    pub(crate) fn create(&self, id: Id, all_devices: bool) -> Result<(), Error> {
+    /// Makes the groups of one container, in which at most `tasks` processes and threads live at a time.
+    pub(crate) fn create(&self, id: Id, all_devices: bool, tasks: u64) -> Result<(), Error> {
         for hierarchy in &self.hierarchies {
             let directory = self.directory(hierarchy, id);
             let made = match fs::create_dir(&directory) {
@@ -95,12 +88,22 @@ impl Cgroups {
                 made => made,
             };
             made.context(|| format!("making cgroup {}", directory.display()))?;
-            if hierarchy.version == Version::V1 && hierarchy.has("devices") {
-                allow_devices(&directory, if all_devices { &NESTED_DEVICES } else { &DEVICES })?;
+            self.confine(hierarchy, &directory, all_devices)?;
+            if hierarchy.has("pids") {
+                limit_tasks(hierarchy.version, &directory, tasks)?;
             }
-            // Version 2 has no devices controller: its BPF program is attached here once the confinement exists.
         }
         Ok(())
+    }
+
+    /// Lets a group use the listed devices only. Version 2 has no controller for them but programs; on a machine with
+    /// both, the controller of version 1 is enough.
+    fn confine(&self, hierarchy: &Hierarchy, directory: &Path, all_devices: bool) -> Result<(), Error> {
+        match hierarchy.version {
+            Version::V1 if hierarchy.has("devices") => devices::allow_v1(directory, all_devices),
+            Version::V2 if self.with("devices").is_none() => devices::allow_v2(directory, all_devices),
+            Version::V1 | Version::V2 => Ok(()),
+        }
     }
 
     /// Reads the memory of one container.
@@ -113,6 +116,63 @@ impl Cgroups {
     pub(crate) fn cpu(&self, id: Id) -> Option<CpuStat> {
         let hierarchy = self.with("cpuacct").or_else(|| self.with("cpu"))?;
         stat::cpu(hierarchy.version, &self.directory(hierarchy, id))
+    }
+
+    /// Reads the limit of one container's memory, bytes.
+    pub(crate) fn memory_limit(&self, id: Id) -> io::Result<u64> {
+        let (version, directory) = self.controlled(id, "memory")?;
+        memory::limit(version, &directory)
+    }
+
+    /// Limits the memory, with swap, of one container; `None` lifts the limit.
+    pub(crate) fn limit_memory(&self, id: Id, limit: Option<u64>) -> io::Result<()> {
+        let (version, directory) = self.controlled(id, "memory")?;
+        memory::set_limit(version, &directory, limit)
+    }
+
+    /// Watches one container's memory for its end.
+    pub(crate) fn watch_memory(&self, id: Id) -> io::Result<Watch> {
+        let (version, directory) = self.controlled(id, "memory")?;
+        Watch::new(version, &directory)
+    }
+
+    /// The most memory that one container has used at a time, bytes.
+    pub(crate) fn memory_peak(&self, id: Id) -> Option<u64> {
+        let (version, directory) = self.controlled(id, "memory").ok()?;
+        memory::peak(version, &directory)
+    }
+
+    /// Who was killed when one container ran out of memory, where the kernel's log can be read.
+    pub(crate) fn victim(&self, id: Id) -> Option<Victim> {
+        victim::find(&format!("{PREFIX}{id}"))
+    }
+
+    /// Reads the limits of one container's processor time; `asked` are the shares that were asked for.
+    pub(crate) fn cpu_limits(&self, id: Id, asked: Option<u64>) -> io::Result<Cpu> {
+        let (version, directory) = self.controlled(id, "cpu")?;
+        let shares = cpu::shares(version, &directory, asked)?;
+        Ok(Cpu { shares: Some(shares), quota: cpu::quota(version, &directory)? })
+    }
+
+    /// Limits one container's processor time: what is absent stays, a quota of `None` is lifted. Where one part is
+    /// refused, the other is as before; `before` are the shares that were asked for then.
+    pub(crate) fn limit_cpu(
+        &self,
+        id: Id,
+        shares: Option<u64>,
+        quota: Option<Option<u64>>,
+        before: Option<u64>,
+    ) -> io::Result<()> {
+        let (version, directory) = self.controlled(id, "cpu")?;
+        let undo = cpu::shares(version, &directory, before)?;
+        if let Some(shares) = shares {
+            cpu::set_shares(version, &directory, shares)?;
+        }
+        let Some(quota) = quota else { return Ok(()) };
+        cpu::set_quota(version, &directory, quota).inspect_err(|_| {
+            // They were the group's a moment ago.
+            let _ = cpu::set_shares(version, &directory, undo);
+        })
     }
 
     /// Kills every process of one container; returns when none is left, or fails at the deadline.
@@ -184,6 +244,12 @@ impl Cgroups {
         self.hierarchies.iter().find(|hierarchy| hierarchy.has(controller))
     }
 
+    /// The group of one container that a controller looks at.
+    fn controlled(&self, id: Id, controller: &str) -> io::Result<(Version, PathBuf)> {
+        let hierarchy = self.with(controller).ok_or_else(|| no_controller(controller))?;
+        Ok((hierarchy.version, self.directory(hierarchy, id)))
+    }
+
     fn instances(&self, hierarchy: &Hierarchy) -> Vec<Id> {
         let entries = fs::read_dir(hierarchy.mount.join(&self.parent)).into_iter().flatten().flatten();
         let id = |entry: fs::DirEntry| {
@@ -206,14 +272,14 @@ fn lock_directory(path: &Path) -> io::Result<(File, bool)> {
     }
 }
 
-/// Denies every device, then allows these.
-fn allow_devices(directory: &Path, allowed: &[&str]) -> Result<(), Error> {
-    let write = |file: &str, rule: &str| {
-        let path = directory.join(file);
-        write_existing(&path, rule).context(|| format!("writing '{rule}' to {}", path.display()))
-    };
-    write("devices.deny", "a")?;
-    allowed.iter().try_for_each(|rule| write("devices.allow", rule))
+/// Limits the tasks of a group.
+fn limit_tasks(version: Version, directory: &Path, tasks: u64) -> Result<(), Error> {
+    let path = directory.join("pids.max");
+    match write_existing(&path, &tasks.to_string()) {
+        // A parent that was not allowed to pass the controller on (logged there).
+        Err(error) if version == Version::V2 && error.kind() == io::ErrorKind::NotFound => Ok(()),
+        written => written.context(|| format!("writing {tasks} to {}", path.display())),
+    }
 }
 
 /// Writes to a file of the kernel; never makes one.
@@ -275,7 +341,7 @@ mod tests {
     fn groups_are_made_read_killed_and_removed() {
         let id = Id::parse(b"0123456789a").unwrap();
         let groups = Cleanup(Cgroups::prepare(&unique("life")).unwrap(), id);
-        groups.0.create(id, false).unwrap();
+        groups.0.create(id, false, 2048).unwrap();
         assert_eq!(groups.0.leftovers(), [id]);
         assert!(groups.0.cpu(id).unwrap().usage.is_some());
         if groups.0.with("memory").is_some() {
@@ -304,13 +370,11 @@ mod tests {
         let id = Id::parse(b"0123456789c").unwrap();
         let groups = Cleanup(Cgroups::prepare(&unique("devices")).unwrap(), id);
         let Some(hierarchy) = groups.0.with("devices") else { return };
-        for (all, allowed) in [(false, &DEVICES[..]), (true, &NESTED_DEVICES[..])] {
-            groups.0.create(id, all).unwrap();
+        for (all, mut allowed) in [(false, devices::rules_v1(false)), (true, vec!["a *:* rwm".to_owned()])] {
+            groups.0.create(id, all, 2048).unwrap();
             let listed = fs::read_to_string(groups.0.directory(hierarchy, id).join("devices.list")).unwrap();
             let mut listed: Vec<_> = listed.lines().collect();
             listed.sort_unstable();
-            let mut allowed: Vec<_> =
-                allowed.iter().copied().map(|rule| if all { "a *:* rwm" } else { rule }).collect();
             allowed.sort_unstable();
             assert_eq!(listed, allowed);
             groups.0.remove(id, soon()).unwrap();
@@ -318,11 +382,21 @@ mod tests {
     }
 
     #[test]
+    fn tasks_are_limited() {
+        let id = Id::parse(b"0123456789d").unwrap();
+        let groups = Cleanup(Cgroups::prepare(&unique("tasks")).unwrap(), id);
+        groups.0.create(id, false, 77).unwrap();
+        let hierarchy = groups.0.with("pids").unwrap();
+        let kept = fs::read_to_string(groups.0.directory(hierarchy, id).join("pids.max")).unwrap();
+        assert_eq!(kept.trim(), "77");
+    }
+
+    #[test]
     fn another_daemon_that_lives_keeps_its_containers() {
         let id = Id::parse(b"0123456789b").unwrap();
         let first = Cleanup(Cgroups::prepare(&unique("shared")).unwrap(), id);
         first.0.share().unwrap();
-        first.0.create(id, false).unwrap();
+        first.0.create(id, false, 2048).unwrap();
         let second = Cgroups::prepare(&unique("shared")).unwrap();
         assert!(second.leftovers().is_empty());
     }

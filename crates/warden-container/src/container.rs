@@ -20,11 +20,12 @@ use crate::info::Info;
 use crate::job::Job;
 use crate::jobs::{Jobs, Limits};
 use crate::leases::Leases;
+use crate::limits::{self, ContainerLimits};
 use crate::machine::Machine;
 use crate::owner;
 use crate::pool::lock;
 use crate::registry::Registry;
-use crate::request::{Copy, Direction, Run, Stop};
+use crate::request::{Copy, Cpu, Direction, Run, Stop};
 use crate::settings::Addresses;
 use crate::state::State;
 use crate::stdin;
@@ -52,6 +53,7 @@ pub(crate) struct Shared {
     /// Where clients find it; weak, because it is found there.
     registry: Weak<Registry>,
     pub(crate) jobs: Arc<Jobs>,
+    pub(crate) limits: ContainerLimits,
     /// How many copies were begun: the next one's number.
     copies: AtomicU32,
     addresses: Addresses,
@@ -88,6 +90,7 @@ impl Shared {
             jobs: Jobs::new(path.join("jobs"), limits),
             path,
             machine,
+            limits: ContainerLimits::default(),
             copies: AtomicU32::new(0),
             registry: Arc::downgrade(registry),
             addresses: leases.addresses,
@@ -242,6 +245,18 @@ impl Container {
         let _cancel = CancelOnDrop { number, inbox: self.inbox.clone() };
         let (reply, answer) = oneshot::channel();
         self.ask(Command::Copy { order, reply }, answer).await?
+    }
+
+    /// Limits its memory and swap together, or only reads the limit; gives it as the kernel keeps it, bytes.
+    pub async fn limit_memory(&self, bytes: Option<u64>) -> Result<u64, Error> {
+        self.shared.admit(Operation::Limit)?;
+        limits::memory(Arc::clone(&self.shared), self.inbox.clone(), bytes).await
+    }
+
+    /// Limits its processor time, or only reads the limits; gives them as the kernel keeps them.
+    pub async fn limit_cpu(&self, asked: Cpu) -> Result<Cpu, Error> {
+        self.shared.admit(Operation::Limit)?;
+        limits::cpu(Arc::clone(&self.shared), asked).await
     }
 
     /// Ends all its jobs; answers when none runs any more, or at once when that is asked for.

@@ -42,6 +42,8 @@ pub enum Error {
     NoSuchJob,
     #[error("too many running jobs: the container has {0}, the configured limit")]
     TooManyJobs(usize),
+    #[error("Failed setting {what}: {value}: {reason}")]
+    BadLimit { what: &'static str, value: u64, reason: String },
     #[error("owner {} does not exist on the host", show(.0))]
     NoOwner(Vec<u8>),
     #[error("too many copies: the container has {0}, the limit")]

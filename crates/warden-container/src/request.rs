@@ -46,6 +46,15 @@ pub struct Run {
     pub log_tag: Option<Vec<u8>>,
 }
 
+/// Limits of a container's processor time; what is absent stays as it is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Cpu {
+    /// Its share, relative to other containers, whose default is 1024.
+    pub shares: Option<u64>,
+    /// Microseconds of processor time in each 100,000, over all processors together; `u64::MAX` lifts the quota.
+    pub quota: Option<u64>,
+}
+
 /// How to stop.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Stop {

@@ -34,6 +34,8 @@ pub struct Settings {
     pub max_finished_bytes: u64,
     /// Jobs that run at the same time in one container.
     pub max_running_jobs: usize,
+    /// Processes and threads that one container may have at the same time.
+    pub max_tasks: u64,
     /// How long a copy may make no progress before it is given up.
     pub copy_stall_time: Duration,
     /// Where `log_tag` lines go.
@@ -103,6 +105,7 @@ pub(crate) fn sample(depot: &std::path::Path) -> Settings {
         max_finished_jobs: 10,
         max_finished_bytes: 1 << 20,
         max_running_jobs: 10,
+        max_tasks: 2048,
         copy_stall_time: Duration::from_secs(5),
         syslog_socket: PathBuf::from("/dev/log"),
         lang: "C.UTF-8".to_owned(),

@@ -1,6 +1,7 @@
 //! Wrappers of kernel interfaces, without policy: the only crate with `unsafe`, each error naming the operation and
 //! its object.
 
+pub mod bpf;
 pub mod clock;
 pub mod epoll;
 pub mod file;

@@ -5,6 +5,7 @@
 mod containers;
 mod copies;
 mod jobs;
+mod limits;
 
 use std::io;
 use std::sync::Arc;
@@ -92,6 +93,8 @@ impl Session<'_> {
             Request::Spawn(spawn) => self.spawn(spawn).await?,
             Request::CopyIn(copy) => self.copy_in(copy).await?,
             Request::CopyOut(copy) => self.copy_out(copy).await?,
+            Request::LimitMemory(limit) => self.limit_memory(limit).await?,
+            Request::LimitCpu(limit) => self.limit_cpu(limit).await?,
             later => {
                 self.container(later.handle())?;
                 return Err(Refusal::NotImplemented(later.name()));

@@ -19,6 +19,7 @@ mod job_environment;
 mod job_limits;
 mod job_output;
 mod jobs;
+mod limits;
 mod load;
 mod networks;
 mod process;

@@ -103,7 +103,7 @@ fn world(name: &str, program: &[&str]) -> World {
     let machine = Arc::new(Machine::prepare(settings(depot.path(), name)).unwrap());
     let registry = Arc::new(Registry::default());
     let id = machine.ids.next();
-    machine.cgroups.create(id, false).unwrap();
+    machine.cgroups.create(id, false, 2048).unwrap();
     machine.depot.create(id, 0).unwrap();
     let (ours, theirs) = PacketSocket::pair().unwrap();
     let child = tokio::process::Command::new(program[0])

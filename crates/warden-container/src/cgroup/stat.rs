@@ -8,7 +8,7 @@ use crate::cgroup::hierarchy::Version;
 use crate::info::{CpuStat, MemoryStat};
 
 /// What version 1 shows where there is no limit: the most pages that it can count, in bytes.
-const UNLIMITED: u64 = 9_223_372_036_854_771_712;
+pub(super) const UNLIMITED: u64 = 9_223_372_036_854_771_712;
 /// Microseconds in a unit of USER_HZ.
 const USER_HZ_MICROSECONDS: u64 = 10_000;
 
@@ -126,7 +126,7 @@ fn memory_v2(text: &str, limit: Option<&str>, swap_limit: Option<&str>, swap: Op
     }
 }
 
-fn bytes_or_max(text: &str) -> Option<u64> {
+pub(super) fn bytes_or_max(text: &str) -> Option<u64> {
     match text.trim() {
         "max" => Some(UNLIMITED),
         number => number.parse().ok(),

@@ -93,17 +93,21 @@ schema! {
         2 burst: required uint64,
     }
 
-    /// Sets or reads a container's share of processor time.
+    /// Sets or reads a container's share of processor time, and its quota.
     message LimitCpuRequest {
         /// The container.
         1 handle: required string,
         /// New share, relative to other containers, whose default is 1024; it is only read when absent.
         2 limit_in_shares: optional uint64,
+        /// New quota, microseconds of processor time in each 100000, over all processors; 18446744073709551615 lifts it.
+        3 quota_us: optional uint64,
     }
 
     /// The share of processor time.
     message LimitCpuResponse {
         /// As the kernel keeps it.
         1 limit_in_shares: optional uint64,
+        /// The quota, in the same unit; absent when there is none.
+        2 quota_us: optional uint64,
     }
 }

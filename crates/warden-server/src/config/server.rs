@@ -63,6 +63,8 @@ pub struct Server {
     pub max_finished_bytes: u64,
     /// Connections at a time.
     pub max_clients: usize,
+    /// Processes and threads that one container may have at the same time.
+    pub max_tasks: u64,
     /// How long a copy may make no progress.
     pub copy_stall_timeout: Duration,
     /// Longest request, in bytes.
@@ -113,6 +115,7 @@ impl Server {
             copy_stall_timeout: Duration::from_secs(
                 section.number("copy_stall_timeout", 1, 86_400)?.unwrap_or(60),
             ),
+            max_tasks: section.number("max_tasks", 16, 1 << 22)?.unwrap_or(2048),
             max_request_bytes: section.number("max_request_bytes", 1024, (1 << 31) - 1)?.unwrap_or(64 << 20),
             drain_timeout: Duration::from_secs(section.number("drain_timeout", 0, 86_400)?.unwrap_or(10)),
         };

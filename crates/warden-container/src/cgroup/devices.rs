@@ -1,0 +1,56 @@
+//! Which devices a container may use: a controller of version 1, a program on version 2.
+
+use std::fs::File;
+use std::os::fd::AsFd;
+use std::path::Path;
+
+use warden_linux::bpf::{self, Device};
+
+use crate::cgroup::write_existing;
+use crate::error::{Context, Error};
+
+/// Character devices that every container may read and write (null, zero, full, random, urandom, tty, ptmx, pts, fuse):
+/// the original's list and 1:7; no minor number stands for all.
+const DEVICES: [(u32, Option<u32>); 9] = [
+    (1, Some(3)),
+    (1, Some(5)),
+    (1, Some(7)),
+    (1, Some(8)),
+    (1, Some(9)),
+    (5, Some(0)),
+    (5, Some(2)),
+    (136, None),
+    (10, Some(229)),
+];
+
+/// Denies every device but the listed ones, whose nodes nobody may make; `all` is for a Warden inside.
+pub(super) fn allow_v1(directory: &Path, all: bool) -> Result<(), Error> {
+    let write = |file: &str, rule: &str| {
+        let path = directory.join(file);
+        write_existing(&path, rule).context(|| format!("writing '{rule}' to {}", path.display()))
+    };
+    write("devices.deny", "a")?;
+    rules_v1(all).iter().try_for_each(|rule| write("devices.allow", rule))
+}
+
+pub(super) fn rules_v1(all: bool) -> Vec<String> {
+    if all {
+        return vec!["a *:* rw".to_owned()];
+    }
+    let rule = |(major, minor): (u32, Option<u32>)| match minor {
+        Some(minor) => format!("c {major}:{minor} rw"),
+        None => format!("c {major}:* rw"),
+    };
+    DEVICES.map(rule).to_vec()
+}
+
+/// The same. The builder is born in the group and makes the nodes of /dev there, so nodes of listed devices, which
+/// give nobody more than the list does, may be made; in a user namespace nobody can.
+pub(super) fn allow_v2(directory: &Path, all: bool) -> Result<(), Error> {
+    if all {
+        return Ok(());
+    }
+    let allowed = DEVICES.map(|(major, minor)| Device { major, minor });
+    let attach = || bpf::confine_devices(File::open(directory)?.as_fd(), &allowed);
+    attach().context(|| format!("attaching the program of the devices to {}", directory.display()))
+}

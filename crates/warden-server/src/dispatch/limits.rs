@@ -1,0 +1,22 @@
+//! limit_memory and limit_cpu.
+
+use warden_container::request::Cpu;
+use warden_protocol::Response;
+use warden_protocol::messages::{LimitCpuRequest, LimitCpuResponse, LimitMemoryRequest, LimitMemoryResponse};
+
+use super::{Refusal, Session};
+
+impl Session<'_> {
+    pub(super) async fn limit_memory(&self, request: LimitMemoryRequest) -> Result<Response, Refusal> {
+        let container = self.container(request.handle.as_deref())?;
+        let limit = container.limit_memory(request.limit_in_bytes).await?;
+        Ok(Response::LimitMemory(LimitMemoryResponse { limit_in_bytes: Some(limit) }))
+    }
+
+    pub(super) async fn limit_cpu(&self, request: LimitCpuRequest) -> Result<Response, Refusal> {
+        let container = self.container(request.handle.as_deref())?;
+        let asked = Cpu { shares: request.limit_in_shares, quota: request.quota_us };
+        let kept = container.limit_cpu(asked).await?;
+        Ok(Response::LimitCpu(LimitCpuResponse { limit_in_shares: kept.shares, quota_us: kept.quota }))
+    }
+}
