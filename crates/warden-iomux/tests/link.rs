@@ -55,7 +55,7 @@ fn output_is_printed_from_its_first_byte_as_it_comes() {
     lines.read_to_string(&mut rest).unwrap();
     assert_eq!((rest.as_str(), end(child)), ("last\n", told(3, "", "wrong\n")));
     assert_eq!(end(link(&container, job)), told(3, "first\nlast\n", "wrong\n"));
-    assert_eq!(container.finish(job).stdout, "first\nlast\n");
+    assert_eq!(std::fs::read(container.layout.stdout(job)).unwrap(), b"first\nlast\n");
 }
 
 #[test]
