@@ -18,12 +18,16 @@ pub(crate) enum Operation {
     CopyIn,
     /// `copy_out`.
     CopyOut,
+    /// `net_in`.
+    NetIn,
+    /// `net_out`.
+    NetOut,
 }
 
 impl Operation {
     fn allowed(self) -> &'static [State] {
         match self {
-            Self::Spawn | Self::CopyIn => &[State::Active],
+            Self::Spawn | Self::CopyIn | Self::NetIn | Self::NetOut => &[State::Active],
             Self::Info | Self::Link | Self::Stop | Self::CopyOut => &[State::Active, State::Stopped],
         }
     }

@@ -24,7 +24,7 @@ use crate::machine::Machine;
 use crate::owner;
 use crate::pool::lock;
 use crate::registry::Registry;
-use crate::request::{Copy, Direction, Run, Stop};
+use crate::request::{Copy, Direction, NetIn, NetOut, Run, Stop};
 use crate::settings::Addresses;
 use crate::state::State;
 use crate::stdin;
@@ -242,6 +242,20 @@ impl Container {
         let _cancel = CancelOnDrop { number, inbox: self.inbox.clone() };
         let (reply, answer) = oneshot::channel();
         self.ask(Command::Copy { order, reply }, answer).await?
+    }
+
+    /// Forwards a port of the host to it; answers the host's port and its own.
+    pub async fn net_in(&self, request: NetIn) -> Result<(u16, u16), Error> {
+        self.shared.admit(Operation::NetIn)?;
+        let shared = Arc::clone(&self.shared);
+        blocking(move || shared.machine.network.net_in(shared.id, request)).await
+    }
+
+    /// Lets it reach something more.
+    pub async fn net_out(&self, request: NetOut) -> Result<(), Error> {
+        self.shared.admit(Operation::NetOut)?;
+        let shared = Arc::clone(&self.shared);
+        blocking(move || shared.machine.network.net_out(shared.id, &request)).await
     }
 
     /// Ends all its jobs; answers when none runs any more, or at once when that is asked for.

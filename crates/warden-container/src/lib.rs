@@ -18,6 +18,7 @@ mod jobs;
 mod leases;
 mod link;
 mod machine;
+mod network;
 mod owner;
 mod plan;
 mod pool;

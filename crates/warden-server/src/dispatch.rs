@@ -5,6 +5,7 @@
 mod containers;
 mod copies;
 mod jobs;
+mod network;
 
 use std::io;
 use std::sync::Arc;
@@ -92,6 +93,8 @@ impl Session<'_> {
             Request::Spawn(spawn) => self.spawn(spawn).await?,
             Request::CopyIn(copy) => self.copy_in(copy).await?,
             Request::CopyOut(copy) => self.copy_out(copy).await?,
+            Request::NetIn(request) => self.net_in(request).await?,
+            Request::NetOut(request) => self.net_out(request).await?,
             later => {
                 self.container(later.handle())?;
                 return Err(Refusal::NotImplemented(later.name()));
@@ -132,12 +135,12 @@ mod tests {
             Refusal::Domain(Error::UnknownHandle),
             Refusal::Domain(Error::NoSuchJob),
             Refusal::TooLong(TooLong(1 << 32)),
-            Refusal::NotImplemented("net_in"),
+            Refusal::NotImplemented("limit_cpu"),
             Refusal::Socket(io()),
         ] {
             assert!(!refusal.is_failure(), "{refusal}");
         }
-        assert_eq!(Refusal::NotImplemented("net_in").to_string(), "net_in: not implemented yet");
+        assert_eq!(Refusal::NotImplemented("limit_cpu").to_string(), "limit_cpu: not implemented yet");
         assert_eq!(Refusal::Domain(Error::UnknownHandle).to_string(), "unknown handle");
     }
 }

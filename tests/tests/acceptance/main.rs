@@ -20,6 +20,7 @@ mod job_limits;
 mod job_output;
 mod jobs;
 mod load;
+mod network_rules;
 mod networks;
 mod process;
 mod protocol;

@@ -175,9 +175,17 @@ impl<'a> Batch<'a> {
 
     /// Adds a rule at the end of a chain.
     pub fn add_rule(&mut self, chain: &str, expressions: &[Expression<'_>]) {
+        self.rule(chain, flag::CREATE | flag::APPEND, expressions);
+    }
+
+    /// Adds a rule at the beginning of a chain.
+    pub fn insert_rule(&mut self, chain: &str, expressions: &[Expression<'_>]) {
+        self.rule(chain, flag::CREATE, expressions);
+    }
+
+    fn rule(&mut self, chain: &str, flags: u16, expressions: &[Expression<'_>]) {
         let table = self.table;
-        let action = format!("adding a rule to the chain {chain}");
-        self.push(action, NEW_RULE, flag::CREATE | flag::APPEND, |attributes| {
+        self.push(format!("adding a rule to the chain {chain}"), NEW_RULE, flags, |attributes| {
             attributes.text(1, table).text(2, chain);
             attributes.nested(4, |list| {
                 for expression in expressions {

@@ -91,8 +91,9 @@ pub enum Compare {
     Different = 1,
 }
 
-/// A part of a rule.
+/// A part of a rule; `slot` is the first register that it reads or writes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(missing_docs, reason = "the fields are the named things")]
 pub enum Expression<'a> {
     /// Reads what is known of the packet.
     Meta { key: Meta, slot: u32 },
