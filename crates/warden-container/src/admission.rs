@@ -20,12 +20,16 @@ pub(crate) enum Operation {
     CopyOut,
     /// `limit_memory`, `limit_cpu`.
     Limit,
+    /// `net_in`.
+    NetIn,
+    /// `net_out`.
+    NetOut,
 }
 
 impl Operation {
     fn allowed(self) -> &'static [State] {
         match self {
-            Self::Spawn | Self::CopyIn => &[State::Active],
+            Self::Spawn | Self::CopyIn | Self::NetIn | Self::NetOut => &[State::Active],
             Self::Info | Self::Link | Self::Stop | Self::CopyOut | Self::Limit => {
                 &[State::Active, State::Stopped]
             }

@@ -25,7 +25,7 @@ use crate::machine::Machine;
 use crate::owner;
 use crate::pool::lock;
 use crate::registry::Registry;
-use crate::request::{Copy, Cpu, Direction, Run, Stop};
+use crate::request::{Copy, Cpu, Direction, NetIn, NetOut, Run, Stop};
 use crate::settings::Addresses;
 use crate::state::State;
 use crate::stdin;
@@ -257,6 +257,20 @@ impl Container {
     pub async fn limit_cpu(&self, asked: Cpu) -> Result<Cpu, Error> {
         self.shared.admit(Operation::Limit)?;
         limits::cpu(Arc::clone(&self.shared), asked).await
+    }
+
+    /// Forwards a port of the host to it; answers the host's port and its own.
+    pub async fn net_in(&self, request: NetIn) -> Result<(u16, u16), Error> {
+        self.shared.admit(Operation::NetIn)?;
+        let shared = Arc::clone(&self.shared);
+        blocking(move || shared.machine.network.net_in(shared.id, request)).await
+    }
+
+    /// Lets it reach something more.
+    pub async fn net_out(&self, request: NetOut) -> Result<(), Error> {
+        self.shared.admit(Operation::NetOut)?;
+        let shared = Arc::clone(&self.shared);
+        blocking(move || shared.machine.network.net_out(shared.id, &request)).await
     }
 
     /// Ends all its jobs; answers when none runs any more, or at once when that is asked for.

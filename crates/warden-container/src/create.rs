@@ -9,10 +9,12 @@ use crate::id::Id;
 use crate::image::Lower;
 use crate::leases::Leases;
 use crate::machine::Machine;
+use crate::network::Namespace;
 use crate::plan::Plan;
 use crate::references::ConnectionId;
 use crate::registry::{Registry, Reservation};
 use crate::request::Create;
+use crate::settings::Addresses;
 use crate::supervisor::Supervisor;
 
 /// The most bytes of a handle in a log line.
@@ -50,7 +52,11 @@ impl Creation {
             }
             Err(error) => Err(error),
         };
-        let supervisor = match built {
+        let connected = match built {
+            Ok(supervisor) => connect(&self.machine, self.id, leases.addresses, supervisor).await,
+            Err(error) => Err(error),
+        };
+        let supervisor = match connected {
             Ok(supervisor) => supervisor,
             Err(error) => return Err(undo(self.machine, self.id, leases, error).await),
         };
@@ -92,6 +98,27 @@ fn prepare(machine: &Machine, id: Id, leases: &Leases, request: &Create) -> Resu
     machine.depot.create(id, leases.ids.map_or(0, |ids| ids.host_start))?;
     machine.depot.write_spec(id, &spec)?;
     Ok(())
+}
+
+/// Connects a container that stands to the host's network; one that cannot be connected is ended.
+async fn connect(
+    machine: &Arc<Machine>,
+    id: Id,
+    addresses: Addresses,
+    mut supervisor: Supervisor,
+) -> Result<Supervisor, Error> {
+    let (init, parent) = (supervisor.init, supervisor.child.id().unwrap_or_default());
+    let machine = Arc::clone(machine);
+    let attach = move || machine.network.attach(id, addresses, &Namespace::of(init, parent)?);
+    match blocking(attach).await {
+        Ok(()) => Ok(supervisor),
+        Err(error) => {
+            // It may have ended by itself; what it leaves is killed with the other steps.
+            let _ = supervisor.child.start_kill();
+            let _ = supervisor.child.wait().await;
+            Err(error)
+        }
+    }
 }
 
 /// Undoes all steps and returns the error that made it necessary; what cannot be ended keeps its leases.

@@ -127,11 +127,22 @@ impl Actor {
 
     fn kill(&mut self) {
         self.shared.set_state(State::Destroyed);
+        self.disconnect();
         if self.link.is_none() {
             return self.reap();
         }
         self.enter(Phase::Killing(Instant::now() + KILL_TIME));
         self.send(&Request::Kill);
+    }
+
+    /// Takes the container off the network while it is killed; the removal does it again where this has failed.
+    fn disconnect(&self) {
+        let shared = Arc::clone(&self.shared);
+        tokio::task::spawn_blocking(move || {
+            if let Err(error) = shared.machine.network.detach(shared.id) {
+                tracing::warn!(container = %shared.id, %error, "disconnecting failed at first");
+            }
+        });
     }
 
     fn kill_supervisor(&mut self) {

@@ -3,6 +3,7 @@
 use std::io;
 use std::path::PathBuf;
 
+use crate::request::{Protocol, Transport};
 use crate::state::State;
 
 /// Bytes that are mostly text, shown to a client.
@@ -46,6 +47,18 @@ pub enum Error {
     BadLimit { what: &'static str, value: u64, reason: String },
     #[error("owner {} does not exist on the host", show(.0))]
     NoOwner(Vec<u8>),
+    #[error("Please specify network, port, and/or port_range.")]
+    NothingToOpen,
+    #[error("Port range maximum must be greater than minimum")]
+    BadPortRange,
+    #[error("invalid {field} \"{value}\": expected {expected}")]
+    Invalid { field: &'static str, value: String, expected: &'static str },
+    #[error("port {port} means nothing to the protocol {}: expected TCP or UDP", format!("{protocol:?}").to_uppercase())]
+    NoPorts { protocol: Protocol, port: u16 },
+    #[error("port {port} of the host is already mapped ({})", format!("{protocol:?}").to_uppercase())]
+    PortTaken { port: u16, protocol: Transport },
+    #[error("no port available")]
+    NoPort,
     #[error("too many copies: the container has {0}, the limit")]
     TooManyCopies(usize),
     /// Something that the kernel or a helper refused: the action with its object, and the reason.
@@ -60,6 +73,11 @@ pub enum Error {
 }
 
 impl Error {
+    /// A field of a request with a value that it cannot have.
+    pub fn invalid(field: &'static str, value: &[u8], expected: &'static str) -> Self {
+        Self::Invalid { field, value: show(value), expected }
+    }
+
     /// The same failure once more, for another who waits for the same outcome.
     pub(crate) fn again(&self) -> Self {
         match self {

@@ -52,6 +52,7 @@ impl Host {
         let machine = Arc::clone(&self.0.machine);
         let removed = blocking(move || {
             machine.cgroups.remove_parents();
+            machine.network.close();
             Ok(())
         });
         if let Err(error) = removed.await {

@@ -19,6 +19,7 @@ mod leases;
 mod limits;
 mod link;
 mod machine;
+mod network;
 mod out_of_memory;
 mod owner;
 mod plan;

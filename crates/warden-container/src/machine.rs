@@ -13,6 +13,7 @@ use crate::error::{Context, Error};
 use crate::id::{Id, Ids};
 use crate::image::{self, Lower};
 use crate::leases::Pools;
+use crate::network::Network;
 use crate::settings::Settings;
 use crate::supervisor;
 
@@ -25,6 +26,7 @@ pub(crate) struct Machine {
     pub(crate) settings: Settings,
     pub(crate) depot: Depot,
     pub(crate) cgroups: Cgroups,
+    pub(crate) network: Network,
     pub(crate) pools: Pools,
     pub(crate) ids: Ids,
     /// The configured image.
@@ -45,13 +47,16 @@ impl Machine {
         examine_program(&supervisor)?;
         let init = protected_init(&settings.helpers.join("wshd"), &depot)?;
         let cgroups = Cgroups::prepare(&settings.cgroup_parent)?;
-        remove_leftovers(&depot, &cgroups)?;
+        let leftovers = remove_leftovers(&depot, &cgroups)?;
+        // Until now the rules of an earlier daemon held for what it had left running.
+        let network = Network::prepare(&settings, &leftovers)?;
         cgroups.share()?;
         let lower = Lower::prepare(&settings.image, &depot, Ids::default().next())?;
         if let Err(error) = image::remove_unused(&depot, &lower) {
             tracing::warn!(%error, "old images were not removed");
         }
         Ok(Self {
+            network,
             pools: Pools::new(&settings),
             settings,
             depot,
@@ -72,7 +77,8 @@ impl Machine {
 
     /// Ends what there is of a container and removes all it owns; from its id alone, as often as one likes.
     pub(crate) fn teardown(&self, id: Id) -> Result<(), Error> {
-        teardown(&self.depot, &self.cgroups, id)
+        let outcomes = [self.network.detach(id), teardown(&self.depot, &self.cgroups, id)];
+        Error::join(outcomes.into_iter().filter_map(Result::err).collect()).map_or(Ok(()), Err)
     }
 
     /// Refuses requests from now on.
@@ -97,13 +103,13 @@ fn teardown(depot: &Depot, cgroups: &Cgroups, id: Id) -> Result<(), Error> {
     Error::join(removed.into_iter().filter_map(Result::err).collect()).map_or(Ok(()), Err)
 }
 
-/// Removes the containers of an earlier daemon, and what it could not remove itself.
-fn remove_leftovers(depot: &Depot, cgroups: &Cgroups) -> Result<(), Error> {
+/// Removes the containers of an earlier daemon, and what it could not remove itself; tells which there were.
+fn remove_leftovers(depot: &Depot, cgroups: &Cgroups) -> Result<Vec<Id>, Error> {
     let mut ids = depot.leftovers()?;
     ids.extend(cgroups.leftovers());
     ids.sort_unstable();
     ids.dedup();
-    for id in ids {
+    for &id in &ids {
         match teardown(depot, cgroups, id) {
             Ok(()) => tracing::info!(container = %id, "removed a container that an earlier daemon left"),
             Err(error) => {
@@ -114,7 +120,7 @@ fn remove_leftovers(depot: &Depot, cgroups: &Cgroups) -> Result<(), Error> {
     if let Err(error) = depot.empty_trash() {
         tracing::warn!(%error, "the trash was not emptied");
     }
-    Ok(())
+    Ok(ids)
 }
 
 fn examine_program(path: &Path) -> Result<u32, Error> {

@@ -76,3 +76,53 @@ pub struct Copy {
     /// Who owns the files on the host, for copies out: `user`, `user:group` or `:group`, names or numbers.
     pub owner: Option<Vec<u8>>,
 }
+
+/// A port of the host to forward into a container.
+#[derive(Clone, Copy, Debug)]
+pub struct NetIn {
+    /// What is forwarded.
+    pub protocol: Transport,
+    /// The host's port; the next of the pool when absent.
+    pub host_port: Option<u16>,
+    /// The container's port; the host's when absent.
+    pub container_port: Option<u16>,
+}
+
+/// A protocol that has ports.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[allow(missing_docs, reason = "the names are the protocols'")]
+pub enum Transport {
+    Tcp,
+    Udp,
+}
+
+/// Traffic to let out of a container.
+#[derive(Clone, Debug, Default)]
+pub struct NetOut {
+    /// An address, a network or a range, as text; any when absent.
+    pub network: Option<Vec<u8>>,
+    /// A port there; any when absent.
+    pub port: Option<u32>,
+    /// Ports there, as text; it goes before a port.
+    pub port_range: Option<Vec<u8>>,
+    /// The protocol.
+    pub protocol: Protocol,
+    /// ICMP type; -1 is any.
+    pub icmp_type: Option<i32>,
+    /// ICMP code; -1 is any.
+    pub icmp_code: Option<i32>,
+    /// Whether the kernel logs new connections.
+    pub log: bool,
+}
+
+/// A protocol over IP.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[allow(missing_docs, reason = "the names are the protocols'")]
+pub enum Protocol {
+    #[default]
+    Tcp,
+    Udp,
+    Icmp,
+    /// Every one.
+    All,
+}

@@ -44,6 +44,10 @@ pub struct Settings {
     pub lang: String,
     /// Addresses of the containers: a /30 each.
     pub network: NetworkPool,
+    /// What containers may reach.
+    pub firewall: Firewall,
+    /// Ports of the host that are forwarded where none is named.
+    pub ports: PortPool,
     /// The inside's name servers; empty: the host's.
     pub dns_servers: Vec<String>,
     /// Inside ids of vcap: one for each container.
@@ -68,6 +72,28 @@ pub struct NetworkPool {
     pub network: Ipv4Net,
     /// How long a released network rests.
     pub release_delay: Duration,
+}
+
+/// What goes in and out of all containers.
+#[derive(Clone, Debug)]
+pub struct Firewall {
+    /// The name of the packet filter's table; no other program has one of this name.
+    pub table: String,
+    /// Largest packet of the interfaces, in bytes.
+    pub mtu: u16,
+    /// Networks that all containers may reach.
+    pub allow_networks: Vec<Ipv4Net>,
+    /// Whether containers may reach the host.
+    pub allow_host_access: bool,
+}
+
+/// The pool of ports.
+#[derive(Clone, Copy, Debug)]
+pub struct PortPool {
+    /// The first port.
+    pub start: u16,
+    /// How many.
+    pub size: u16,
 }
 
 /// The pool of users.
@@ -113,6 +139,13 @@ pub(crate) fn sample(depot: &std::path::Path) -> Settings {
             network: Ipv4Net::new_assert(Ipv4Addr::new(10, 254, 0, 0), 24),
             release_delay: Duration::ZERO,
         },
+        firewall: Firewall {
+            table: "warden".to_owned(),
+            mtu: 1500,
+            allow_networks: Vec::new(),
+            allow_host_access: false,
+        },
+        ports: PortPool { start: 61_001, size: 100 },
         dns_servers: Vec::new(),
         users: UserPool { start: 10_000, size: 64 },
         allow_nested_warden: false,

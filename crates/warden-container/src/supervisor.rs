@@ -28,6 +28,8 @@ const END_TIME: Timespec = Timespec { tv_sec: 5, tv_nsec: 0 };
 pub(crate) struct Supervisor {
     pub(crate) link: Link,
     pub(crate) child: Child,
+    /// The container's init, a child of iomux.
+    pub(crate) init: i32,
 }
 
 impl Supervisor {
@@ -39,7 +41,7 @@ impl Supervisor {
         let mut child = spawn(program, spec, theirs)?;
         let started = tokio::time::timeout(START_TIME, ready(&mut link)).await;
         let failure = match started {
-            Ok(Ok(())) => return Ok(Self { link, child }),
+            Ok(Ok(init)) => return Ok(Self { link, child, init }),
             Ok(Err(Failure::Refused(error))) => error,
             Ok(Err(Failure::Lost(lost))) => explain(lost, &mut child, spec).await,
             Err(_) => {
@@ -83,8 +85,8 @@ impl From<Lost> for Failure {
     }
 }
 
-/// Hears iomux until it says that the container stands.
-async fn ready(link: &mut Link) -> Result<(), Failure> {
+/// Hears iomux until it says that the container stands, and what its init is.
+async fn ready(link: &mut Link) -> Result<i32, Failure> {
     match link.next().await? {
         Event::Hello { version: VERSION } => {}
         Event::Hello { version } => {
@@ -93,7 +95,7 @@ async fn ready(link: &mut Link) -> Result<(), Failure> {
         other => return Err(Lost::Garbage(format!("{other:?} before its greeting")).into()),
     }
     match link.next().await? {
-        Event::Ready { .. } => Ok(()),
+        Event::Ready { init_pid } => Ok(init_pid),
         Event::SetupFailed { step, object, errno } => {
             let [step, object] = [step, object].map(|text| String::from_utf8_lossy(&text.0).into_owned());
             let source = io::Error::from_raw_os_error(errno);

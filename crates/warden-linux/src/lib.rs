@@ -8,6 +8,7 @@ pub mod file;
 pub mod limit;
 pub mod mount;
 pub mod namespace;
+pub mod netlink;
 pub mod network;
 pub mod process;
 pub mod signal;

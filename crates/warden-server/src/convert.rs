@@ -4,7 +4,9 @@ use std::time::Duration;
 
 use warden_container::error::Error;
 use warden_container::info::{CpuStat, Info, MemoryStat};
-use warden_container::request::{Bind, Copy, Create, Direction, Run, Stop};
+use warden_container::request::{
+    Bind, Copy, Create, Direction, NetIn, NetOut, Protocol, Run, Stop, Transport,
+};
 use warden_init::message::Resource;
 use warden_protocol::messages;
 
@@ -76,6 +78,42 @@ pub(crate) fn copy_out(request: messages::CopyOutRequest) -> Copy {
 
 pub(crate) fn stop(request: &messages::StopRequest) -> Stop {
     Stop { background: request.background.unwrap_or(false), kill: request.kill.unwrap_or(false) }
+}
+
+/// A port to forward; refuses what is no port.
+pub(crate) fn net_in(request: &messages::NetInRequest) -> Result<NetIn, Error> {
+    let port = |field, number: Option<u32>| match number {
+        None => Ok(None),
+        Some(number) => match u16::try_from(number) {
+            Ok(port) if port != 0 => Ok(Some(port)),
+            _ => Err(Error::invalid(field, number.to_string().as_bytes(), "a number from 1 to 65535")),
+        },
+    };
+    Ok(NetIn {
+        protocol: Transport::Tcp,
+        host_port: port("host_port", request.host_port)?,
+        container_port: port("container_port", request.container_port)?,
+    })
+}
+
+/// Traffic to let out.
+pub(crate) fn net_out(request: messages::NetOutRequest) -> NetOut {
+    use messages::net_out_request::Protocol as Asked;
+    let asked = request.protocol.and_then(|number| Asked::try_from(number).ok());
+    NetOut {
+        protocol: match asked.unwrap_or(Asked::Tcp) {
+            Asked::Tcp => Protocol::Tcp,
+            Asked::Udp => Protocol::Udp,
+            Asked::Icmp => Protocol::Icmp,
+            Asked::All => Protocol::All,
+        },
+        network: request.network,
+        port: request.port,
+        port_range: request.port_range,
+        icmp_type: request.icmp_type,
+        icmp_code: request.icmp_code,
+        log: request.log.unwrap_or(false),
+    }
 }
 
 /// The limits that are set.

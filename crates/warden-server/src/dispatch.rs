@@ -6,6 +6,7 @@ mod containers;
 mod copies;
 mod jobs;
 mod limits;
+mod network;
 
 use std::io;
 use std::sync::Arc;
@@ -95,6 +96,8 @@ impl Session<'_> {
             Request::CopyOut(copy) => self.copy_out(copy).await?,
             Request::LimitMemory(limit) => self.limit_memory(limit).await?,
             Request::LimitCpu(limit) => self.limit_cpu(limit).await?,
+            Request::NetIn(request) => self.net_in(request).await?,
+            Request::NetOut(request) => self.net_out(request).await?,
             later => {
                 self.container(later.handle())?;
                 return Err(Refusal::NotImplemented(later.name()));
@@ -135,12 +138,12 @@ mod tests {
             Refusal::Domain(Error::UnknownHandle),
             Refusal::Domain(Error::NoSuchJob),
             Refusal::TooLong(TooLong(1 << 32)),
-            Refusal::NotImplemented("net_in"),
+            Refusal::NotImplemented("limit_cpu"),
             Refusal::Socket(io()),
         ] {
             assert!(!refusal.is_failure(), "{refusal}");
         }
-        assert_eq!(Refusal::NotImplemented("net_in").to_string(), "net_in: not implemented yet");
+        assert_eq!(Refusal::NotImplemented("limit_cpu").to_string(), "limit_cpu: not implemented yet");
         assert_eq!(Refusal::Domain(Error::UnknownHandle).to_string(), "unknown handle");
     }
 }

@@ -21,6 +21,7 @@ mod job_output;
 mod jobs;
 mod limits;
 mod load;
+mod network_rules;
 mod networks;
 mod process;
 mod prompt;

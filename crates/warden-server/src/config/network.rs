@@ -34,6 +34,8 @@ pub struct Network {
     pub allow_networks: Vec<Ipv4Net>,
     /// Whether containers may reach the host.
     pub allow_host_access: bool,
+    /// The name of the packet filter's table.
+    pub table: String,
     /// Name servers inside; empty: the host's.
     pub dns_servers: Vec<IpAddr>,
 }
@@ -54,10 +56,21 @@ impl Network {
                 destination,
             )?,
             allow_host_access: section.flag("allow_host_access")?.unwrap_or(false),
+            table: section
+                .read("table", "a name of 1 to 64 letters, digits, '-' and '_'", table_name)?
+                .unwrap_or_else(|| "warden".to_owned()),
             dns_servers: section.list("dns_servers", "an IP address", |text| text.parse().ok())?,
         };
         section.finish(notes);
         Ok(network)
+    }
+}
+
+fn table_name(value: &Value) -> Option<String> {
+    let plain = |name: &str| name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte));
+    match value {
+        Value::Text(name) if (1..=64).contains(&name.len()) && plain(name) => Some(name.clone()),
+        _ => None,
     }
 }
 
@@ -121,6 +134,33 @@ pub struct Ports {
     pub start: Option<u16>,
     /// How many; absent: all up to 65000.
     pub size: Option<u16>,
+}
+
+/// The kernel's first and last ephemeral port.
+const EPHEMERAL: &str = "/proc/sys/net/ipv4/ip_local_port_range";
+/// The last port of a pool whose size is not configured.
+const LAST_PORT: u16 = 65_000;
+/// The fewest ports of such a pool.
+const FEWEST_PORTS: u16 = 1000;
+
+impl Ports {
+    /// The first port and how many there are, on a machine with these ephemeral ports (`first last`).
+    fn pool(&self, ephemeral: &str) -> Result<(u16, u16), ConfigError> {
+        let last = || ephemeral.split_whitespace().nth(1).and_then(|last| last.parse::<u16>().ok());
+        let start = self.start.or_else(|| last()?.checked_add(1)).unwrap_or(LAST_PORT);
+        let size = self.size.unwrap_or((LAST_PORT + 1).saturating_sub(start));
+        if self.size.is_none() && size < FEWEST_PORTS {
+            return Err(ConfigError::new(format!(
+                "Insufficient non-ephemeral ports available (expected >= {FEWEST_PORTS}, got: {size})"
+            )));
+        }
+        Ok((start, size.min(u16::MAX - start + u16::from(start > 0))))
+    }
+
+    /// The same on this machine.
+    pub(super) fn pool_here(&self) -> Result<(u16, u16), ConfigError> {
+        self.pool(&std::fs::read_to_string(EPHEMERAL).unwrap_or_default())
+    }
 }
 
 impl Ports {

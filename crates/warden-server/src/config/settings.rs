@@ -4,7 +4,7 @@ use std::env;
 use std::io;
 use std::path::{Path, PathBuf, absolute};
 
-use warden_container::settings::{Image, NetworkPool, Settings, UserPool};
+use warden_container::settings::{Firewall, Image, NetworkPool, PortPool, Settings, UserPool};
 use warden_init::spec::IdRange;
 
 use super::{Config, Server};
@@ -17,6 +17,7 @@ impl Config {
     /// The domain's settings; paths are made absolute, because helpers do not share the daemon's directory.
     pub fn settings(&self) -> Result<Settings, Failure> {
         let server = &self.server;
+        let (start, size) = self.ports.pool_here()?;
         Ok(Settings {
             depot: whole(&server.depot)?,
             image: match &server.rootfs {
@@ -39,6 +40,13 @@ impl Config {
             syslog_socket: server.syslog_socket.clone().unwrap_or_else(|| PathBuf::from("/dev/log")),
             lang: env::var("LANG").ok().filter(|lang| !lang.is_empty()).unwrap_or_else(|| LANG.to_owned()),
             network: NetworkPool { network: self.network.pool, release_delay: self.network.release_delay },
+            firewall: Firewall {
+                table: self.network.table.clone(),
+                mtu: self.network.mtu,
+                allow_networks: self.network.allow_networks.clone(),
+                allow_host_access: self.network.allow_host_access,
+            },
+            ports: PortPool { start, size },
             dns_servers: self.network.dns_servers.iter().map(ToString::to_string).collect(),
             users: UserPool { start: self.users.start, size: self.users.size },
             allow_nested_warden: server.allow_nested_warden,

@@ -1,0 +1,200 @@
+//! Interfaces, addresses, routes and neighbours.
+
+use std::net::Ipv4Addr;
+use std::os::fd::{AsRawFd, BorrowedFd};
+
+use super::{Attributes, Refusal, Requests, Socket, attribute, flag, read_u32};
+
+const NEW_LINK: u16 = 16;
+const DELETE_LINK: u16 = 17;
+const GET_LINK: u16 = 18;
+const NEW_ADDRESS: u16 = 20;
+const DELETE_ADDRESS: u16 = 21;
+const NEW_ROUTE: u16 = 24;
+const NEW_NEIGHBOUR: u16 = 28;
+
+const LINK_ADDRESS: u16 = 1;
+const LINK_NAME: u16 = 3;
+const LINK_MTU: u16 = 4;
+const LINK_INFO: u16 = 18;
+const LINK_FAMILIES: u16 = 26;
+const LINK_NAMESPACE: u16 = 28;
+const LINK_MASK: u16 = 29;
+const INFO_KIND: u16 = 1;
+const INFO_DATA: u16 = 2;
+const VETH_PEER: u16 = 1;
+const INET_CONFIGURATION: u16 = 1;
+const INET_ROUTE_LOCALNET: u16 = 26;
+const INET6_ADDRESS_MODE: u16 = 8;
+const INET6_ADDRESS_MODE_NONE: u8 = 1;
+
+const ADDRESS: u16 = 1;
+const ADDRESS_LOCAL: u16 = 2;
+const ADDRESS_BROADCAST: u16 = 4;
+
+const ROUTE_OUT: u16 = 4;
+const ROUTE_GATEWAY: u16 = 5;
+const ROUTE_TABLE_MAIN: u8 = 254;
+const ROUTE_PROTOCOL_BOOT: u8 = 3;
+const ROUTE_UNICAST: u8 = 1;
+
+const NEIGHBOUR_DESTINATION: u16 = 1;
+const NEIGHBOUR_ADDRESS: u16 = 2;
+const NEIGHBOUR_PERMANENT: u16 = 0x80;
+
+const INET: u8 = libc::AF_INET as u8;
+
+/// An Ethernet address.
+pub type Mac = [u8; 6];
+
+/// One end of a pair of interfaces.
+#[derive(Clone, Copy, Debug)]
+pub struct End<'a> {
+    /// Its name, of at most 15 bytes.
+    pub name: &'a str,
+    /// Its address.
+    pub mac: Mac,
+}
+
+/// Adds a pair of connected interfaces, one here and its peer in another network namespace; both are down.
+pub fn add_veth(requests: &mut Requests, here: End<'_>, there: End<'_>, namespace: BorrowedFd<'_>, mtu: u32) {
+    let action = format!("making the interface {}", here.name);
+    requests.push(action, NEW_LINK, flag::CREATE | flag::EXCL, &link(0, false), |attributes| {
+        describe(attributes, here, mtu);
+        attributes.nested(LINK_INFO, |info| {
+            info.bytes(INFO_KIND, b"veth").nested(INFO_DATA, |data| {
+                // The peer is made where it belongs: moving one costs milliseconds.
+                data.nested_after(VETH_PEER, &link(0, false), |peer| {
+                    describe(peer, there, mtu);
+                    peer.number(LINK_NAMESPACE, namespace.as_raw_fd() as u32);
+                });
+            });
+        });
+    });
+}
+
+fn describe(attributes: &mut Attributes<'_>, end: End<'_>, mtu: u32) {
+    attributes.text(LINK_NAME, end.name).bytes(LINK_ADDRESS, &end.mac).number(LINK_MTU, mtu);
+}
+
+/// Sets an interface up that never gives itself an IPv6 address.
+pub fn set_up(requests: &mut Requests, index: u32) {
+    let action = format!("closing IPv6 on interface {index}");
+    requests.push(action, NEW_LINK, 0, &link(index, false), |attributes| {
+        attributes.nested(LINK_FAMILIES, |families| {
+            families.nested(libc::AF_INET6 as u16, |inet6| {
+                inet6.bytes(INET6_ADDRESS_MODE, &[INET6_ADDRESS_MODE_NONE]);
+            });
+        });
+    });
+    requests.push(format!("setting interface {index} up"), NEW_LINK, 0, &link(index, true), |_| {});
+}
+
+/// Lets packets from 127.0.0.0/8 leave by an interface, and packets to it come in: whoever does this filters the latter.
+pub fn route_loopback(requests: &mut Requests, index: u32) {
+    let action = format!("routing loopback addresses on interface {index}");
+    requests.push(action, NEW_LINK, 0, &link(index, false), |attributes| {
+        attributes.nested(LINK_FAMILIES, |families| {
+            families.nested(libc::AF_INET as u16, |inet| {
+                inet.nested(INET_CONFIGURATION, |configuration| {
+                    configuration.number(INET_ROUTE_LOCALNET, 1);
+                });
+            });
+        });
+    });
+}
+
+/// Deletes an interface, and its peer with it.
+pub fn delete_link(requests: &mut Requests, name: &str) {
+    let action = format!("deleting the interface {name}");
+    requests.push(action, DELETE_LINK, 0, &link(0, false), |attributes| {
+        attributes.text(LINK_NAME, name);
+    });
+}
+
+/// Finds the number of an interface.
+pub fn link_index(socket: &mut Socket, name: &str) -> Result<u32, Refusal> {
+    let mut request = Requests::default();
+    let action = format!("looking for the interface {name}");
+    request.push(action, GET_LINK, 0, &link(0, false), |attributes| {
+        // Without statistics.
+        attributes.text(LINK_NAME, name).number(LINK_MASK, 1 << 3);
+    });
+    let mut index = 0;
+    socket.ask(request, |body| index = body.get(4..).and_then(read_u32).unwrap_or_default())?;
+    Ok(index)
+}
+
+/// Lists the names of all interfaces.
+pub fn link_names(socket: &mut Socket) -> Result<Vec<String>, Refusal> {
+    let mut request = Requests::default();
+    request.push("listing interfaces".to_owned(), GET_LINK, flag::DUMP, &link(0, false), |attributes| {
+        attributes.number(LINK_MASK, 1 << 3);
+    });
+    let mut names = Vec::new();
+    socket.ask(request, |body| {
+        names.extend(body.get(16..).and_then(|rest| attribute(rest, LINK_NAME)).map(super::text));
+    })?;
+    Ok(names)
+}
+
+/// Gives an interface an address in its network.
+pub fn add_address(requests: &mut Requests, index: u32, address: Ipv4Addr, prefix: u8) {
+    let broadcast = u32::from(address) | u32::MAX.checked_shr(prefix.into()).unwrap_or(0);
+    let fixed = address_header(index, prefix);
+    let flags = flag::CREATE | flag::EXCL;
+    requests.push(format!("adding the address {address}"), NEW_ADDRESS, flags, &fixed, |attributes| {
+        attributes
+            .bytes(ADDRESS, &address.octets())
+            .bytes(ADDRESS_LOCAL, &address.octets())
+            .bytes(ADDRESS_BROADCAST, &broadcast.to_be_bytes());
+    });
+}
+
+/// Takes an address from an interface, and the routes with it.
+pub fn delete_address(requests: &mut Requests, index: u32, address: Ipv4Addr, prefix: u8) {
+    let fixed = address_header(index, prefix);
+    requests.push(format!("deleting the address {address}"), DELETE_ADDRESS, 0, &fixed, |attributes| {
+        attributes.bytes(ADDRESS_LOCAL, &address.octets());
+    });
+}
+
+/// Sends what has no other route to a gateway.
+pub fn add_default_route(requests: &mut Requests, index: u32, gateway: Ipv4Addr) {
+    let fixed = [INET, 0, 0, 0, ROUTE_TABLE_MAIN, ROUTE_PROTOCOL_BOOT, 0, ROUTE_UNICAST, 0, 0, 0, 0];
+    let action = format!("adding the default route by {gateway}");
+    requests.push(action, NEW_ROUTE, flag::CREATE | flag::EXCL, &fixed, |attributes| {
+        attributes.bytes(ROUTE_GATEWAY, &gateway.octets()).number(ROUTE_OUT, index);
+    });
+}
+
+/// States for ever which Ethernet address a neighbour has.
+pub fn add_neighbour(requests: &mut Requests, index: u32, address: Ipv4Addr, mac: Mac) {
+    let mut fixed = [0; 12];
+    fixed[0] = INET;
+    fixed[4..8].copy_from_slice(&index.to_ne_bytes());
+    fixed[8..10].copy_from_slice(&NEIGHBOUR_PERMANENT.to_ne_bytes());
+    let flags = flag::CREATE | flag::REPLACE;
+    requests.push(format!("adding the neighbour {address}"), NEW_NEIGHBOUR, flags, &fixed, |attributes| {
+        attributes.bytes(NEIGHBOUR_DESTINATION, &address.octets()).bytes(NEIGHBOUR_ADDRESS, &mac);
+    });
+}
+
+/// A struct ifinfomsg that changes nothing, or that an interface is up.
+fn link(index: u32, up: bool) -> [u8; 16] {
+    let mut fixed = [0; 16];
+    fixed[4..8].copy_from_slice(&index.to_ne_bytes());
+    if up {
+        let flags = (libc::IFF_UP as u32).to_ne_bytes();
+        fixed[8..12].copy_from_slice(&flags);
+        fixed[12..16].copy_from_slice(&flags);
+    }
+    fixed
+}
+
+/// A struct ifaddrmsg.
+fn address_header(index: u32, prefix: u8) -> [u8; 8] {
+    let mut fixed = [INET, prefix, 0, 0, 0, 0, 0, 0];
+    fixed[4..8].copy_from_slice(&index.to_ne_bytes());
+    fixed
+}
