@@ -173,6 +173,12 @@ impl Network {
     }
 }
 
+impl Drop for Network {
+    fn drop(&mut self) {
+        self.close();
+    }
+}
+
 /// The interfaces of one container.
 #[derive(Debug)]
 struct Names {

@@ -5,8 +5,10 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::Read;
+use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, LazyLock};
 use std::time::{Duration, Instant};
 
@@ -16,7 +18,7 @@ use warden_container::error::Error;
 use warden_container::host::{Connection, Host};
 use warden_container::job::{Job, Progress, Stream};
 use warden_container::request::{Bind, Create, Run, Stop};
-use warden_container::settings::{Image, NetworkPool, Settings, UserPool};
+use warden_container::settings::{Firewall, Image, NetworkPool, PortPool, Settings, UserPool};
 use warden_container::state::State;
 use warden_init::spec::IdRange;
 use warden_iomux::message::ExitCause;
@@ -41,6 +43,14 @@ struct World {
     host: Option<Host>,
     parent: String,
     depot: tempfile::TempDir,
+    /// No two worlds of this machine have the same addresses.
+    pool: Ipv4Net,
+}
+
+/// The addresses of another world.
+fn next_pool() -> Ipv4Net {
+    static NEXT: AtomicU8 = AtomicU8::new(0);
+    Ipv4Net::new_assert([10, 253, NEXT.fetch_add(4, Ordering::Relaxed), 0].into(), 22)
 }
 
 impl World {
@@ -52,7 +62,7 @@ impl World {
         assert!(rustix::process::geteuid().is_root(), "containers need root");
         let depot = tempfile::tempdir().unwrap();
         let parent = format!("warden-test-{}-{name}", std::process::id());
-        let mut world = Self { host: None, parent, depot };
+        let mut world = Self { host: None, parent, depot, pool: next_pool() };
         let mut settings = world.settings();
         change(&mut settings);
         world.host = Some(Host::start(settings).await.unwrap());
@@ -77,13 +87,25 @@ impl World {
             syslog_socket: PathBuf::from("/dev/log"),
             lang: "C.UTF-8".to_owned(),
             network: NetworkPool {
-                network: "10.254.0.0/22".parse::<Ipv4Net>().unwrap(),
+                network: self.pool,
                 release_delay: Duration::ZERO,
             },
+            firewall: Firewall {
+                table: self.parent.clone(),
+                mtu: 1500,
+                allow_networks: Vec::new(),
+                allow_host_access: false,
+            },
+            ports: PortPool { start: 61_001, size: 100 },
             dns_servers: Vec::new(),
             users: UserPool { start: 10_000, size: 256 },
             allow_nested_warden: false,
         }
+    }
+
+    /// An address of the pool.
+    fn address(&self, number: u32) -> Ipv4Addr {
+        (u32::from(self.pool.network()) + number).into()
     }
 
     fn connect(&self) -> Connection {
@@ -187,14 +209,14 @@ async fn a_whole_life() {
     assert_eq!(connection.list(), [container.handle().to_vec()]);
     let info = container.info().await.unwrap();
     assert_eq!((info.state, info.jobs.len(), info.events.len()), (State::Active, 0, 0));
-    assert_eq!(info.container_ip.to_string(), "10.254.0.2");
+    assert_eq!(info.container_ip, world.address(2));
     assert!(info.cpu.unwrap().usage.unwrap() > 0);
     let id = container.id().to_string();
     assert_eq!(
         stdout(&container, "id -u; id -un; pwd; hostname; echo $LANG").await,
         format!("10000\nvcap\n/home/vcap\n{id}\nC.UTF-8\n")
     );
-    assert_eq!(stdout(&container, "cat /etc/hosts").await, format!("127.0.0.1 localhost\n10.254.0.2 {id}\n"));
+    assert_eq!(stdout(&container, "cat /etc/hosts").await, format!("127.0.0.1 localhost\n{} {id}\n", info.container_ip));
     assert_eq!(run(&container, "echo out; echo err >&2; exit 7").await, ("out\n".into(), "err\n".into(), 7));
     assert_eq!(run(&container, "kill -9 $$").await.2, 255);
     let root = Run { script: b"id -u; touch /here".to_vec(), privileged: true, ..Run::default() };
@@ -371,7 +393,7 @@ async fn a_refused_creation_leaves_nothing_and_takes_nothing() {
         world.assert_nothing_left();
     }
     let request =
-        Create { handle: Some(b"h".to_vec()), network: Some(b"10.254.0.3".to_vec()), ..Create::default() };
+        Create { handle: Some(b"h".to_vec()), network: Some(world.address(3).to_string().into_bytes()), ..Create::default() };
     let container = create(&connection, request.clone()).await;
     let taken = connection.create(request).await.unwrap_err().to_string();
     assert_eq!(taken, "container with handle: h already exists.");

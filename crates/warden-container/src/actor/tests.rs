@@ -93,6 +93,7 @@ fn settings(depot: &std::path::Path, name: &str) -> Settings {
     }
     settings.helpers = helpers;
     settings.cgroup_parent = format!("warden-test-{}-{name}", std::process::id());
+    settings.firewall.table.clone_from(&settings.cgroup_parent);
     settings.max_running_jobs = 2;
     settings
 }
@@ -113,7 +114,7 @@ fn world(name: &str, program: &[&str]) -> World {
         .spawn()
         .unwrap();
     let process = rustix::process::Pid::from_raw(child.id().unwrap().cast_signed()).unwrap();
-    let supervisor = Supervisor { link: Link::new(ours).unwrap(), child };
+    let supervisor = Supervisor { link: Link::new(ours).unwrap(), child, init: 0 };
     let leases = machine.pools.lease(None).unwrap();
     let shared = Shared::new(id, b"handle".to_vec(), Arc::clone(&machine), &registry, leases);
     let reservation = registry.reserve(b"handle".to_vec()).unwrap();
