@@ -86,10 +86,7 @@ impl World {
             copy_stall_time: Duration::from_secs(10),
             syslog_socket: PathBuf::from("/dev/log"),
             lang: "C.UTF-8".to_owned(),
-            network: NetworkPool {
-                network: self.pool,
-                release_delay: Duration::ZERO,
-            },
+            network: NetworkPool { network: self.pool, release_delay: Duration::ZERO },
             firewall: Firewall {
                 table: self.parent.clone(),
                 mtu: 1500,
@@ -216,7 +213,10 @@ async fn a_whole_life() {
         stdout(&container, "id -u; id -un; pwd; hostname; echo $LANG").await,
         format!("10000\nvcap\n/home/vcap\n{id}\nC.UTF-8\n")
     );
-    assert_eq!(stdout(&container, "cat /etc/hosts").await, format!("127.0.0.1 localhost\n{} {id}\n", info.container_ip));
+    assert_eq!(
+        stdout(&container, "cat /etc/hosts").await,
+        format!("127.0.0.1 localhost\n{} {id}\n", info.container_ip)
+    );
     assert_eq!(run(&container, "echo out; echo err >&2; exit 7").await, ("out\n".into(), "err\n".into(), 7));
     assert_eq!(run(&container, "kill -9 $$").await.2, 255);
     let root = Run { script: b"id -u; touch /here".to_vec(), privileged: true, ..Run::default() };
@@ -392,8 +392,11 @@ async fn a_refused_creation_leaves_nothing_and_takes_nothing() {
         assert_eq!(connection.create(request).await.unwrap_err().to_string(), text);
         world.assert_nothing_left();
     }
-    let request =
-        Create { handle: Some(b"h".to_vec()), network: Some(world.address(3).to_string().into_bytes()), ..Create::default() };
+    let request = Create {
+        handle: Some(b"h".to_vec()),
+        network: Some(world.address(3).to_string().into_bytes()),
+        ..Create::default()
+    };
     let container = create(&connection, request.clone()).await;
     let taken = connection.create(request).await.unwrap_err().to_string();
     assert_eq!(taken, "container with handle: h already exists.");
