@@ -197,6 +197,7 @@ fn a_value_of_the_wrong_type_names_key_value_and_what_was_expected() {
         ("logging.format", texts),
         ("network.pool_network", texts),
         ("network.pool_start_address", texts),
+        ("network.table", texts),
         ("network.allow_networks", lists),
         ("network.dns_servers", lists),
     ]);
