@@ -19,7 +19,7 @@ struct Prompt {
 impl Prompt {
     fn start(daemon: &Daemon, options: &str) -> Self {
         let command = format!(
-            "{} --socket {} {options}",
+            "exec {} --socket {} {options}",
             programs::find("warden").display(),
             daemon.socket().display()
         );
