@@ -45,14 +45,19 @@ impl Bench {
             if let Err(error) = measured.unwrap_or_else(|_| Err(anyhow!("panicked, as said above"))) {
                 failures.push(format!("{name}: {error:#}"));
             }
+            // A run that is broken off leaves what it has.
+            self.publish(&machine)?;
         }
-        println!("{}", table::text(&self.report));
-        let document = json::document(&self.report, &machine);
-        self.write("results.json", &format!("{document:#}\n"))?;
-        self.write("results.txt", &table::text(&self.report))?;
-        self.write("ratios.svg", &svg::bars(&self.report))?;
-        println!("written to {}", self.options.output.display());
+        println!("{}\nwritten to {}", table::text(&self.report), self.options.output.display());
         if failures.is_empty() { Ok(()) } else { bail!("failed: {}", failures.join("; ")) }
+    }
+
+    /// Writes all results so far.
+    fn publish(&self, machine: &Value) -> Result<()> {
+        let document = json::document(&self.report, machine);
+        self.write("results.json", &format!("{document:#}\n"))?;
+        self.write("results.txt", &format!("{}\n\n{}", machine_text(machine), table::text(&self.report)))?;
+        self.write("ratios.svg", &svg::bars(&self.report))
     }
 
     /// Writes one file of the results.

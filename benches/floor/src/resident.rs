@@ -54,6 +54,9 @@ pub(crate) fn ask(socket: &PacketSocket, script: &[u8]) -> Result<u8> {
 }
 
 /// The init's whole life.
+///
+/// What confines all its jobs is to be laid on here, before the first one, and inherited by them. It will be what the
+/// product's init lays on; as yet that is nothing beyond namespaces, ids, limits and cgroups.
 pub(crate) fn serve() -> Result<()> {
     let socket = PacketSocket::adopt(process::inherited(0)?)?;
     loop {

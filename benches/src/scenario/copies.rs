@@ -19,7 +19,7 @@ const INSIDE: &str = "/home/vcap/copy";
 
 /// Measures both, each way, in turns with `cp`.
 pub(crate) fn measure(bench: &mut Bench) -> Result<()> {
-    let (rounds, length, count) = bench.options.pick((5, 1_000_000_000, 10_000), (2, 100_000_000, 1000));
+    let (rounds, length, count) = bench.options.pick((3, 1_000_000_000, 10_000), (2, 100_000_000, 500));
     let directory = files::directory();
     let (large, small) = (directory.path().join("large"), directory.path().join("small"));
     fs::create_dir(&large)?;

@@ -12,7 +12,7 @@ use crate::warden::{Warden, timed};
 
 /// Measures creation, use and removal of one more beside ever more containers.
 pub(crate) fn measure(bench: &mut Bench) -> Result<()> {
-    let (sizes, rounds) = bench.options.pick((&[10, 100, 1000, 2000][..], 50), (&[10, 100][..], 10));
+    let (sizes, rounds) = bench.options.pick((&[10, 100, 1000, 2000][..], 30), (&[10, 100][..], 10));
     let mut warden = Warden::start(&bench.options, &[])?;
     let before = Machine::now()?;
     let (mut handles, mut spent) = (Vec::new(), 0.0);

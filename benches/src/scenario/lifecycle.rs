@@ -19,7 +19,7 @@ const WARMING: usize = 3;
 
 /// Measures them all.
 pub(crate) fn measure(bench: &mut Bench) -> Result<()> {
-    let rounds = bench.options.pick(200, 20);
+    let rounds = bench.options.pick(100, 12);
     let mut cold = Warden::start(&bench.options, &[])?;
     let mut warm =
         if knows(WARM_POOL)? { Some(Warden::start(&bench.options, &[(WARM_POOL, "8")])?) } else { None };

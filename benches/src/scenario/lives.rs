@@ -17,7 +17,8 @@ const CLIENTS: [usize; 4] = [1, 2, 8, 32];
 
 /// Measures slices of time, the product's and the peers' in turns.
 pub(crate) fn measure(bench: &mut Bench) -> Result<()> {
-    let (slices, length) = bench.options.pick((5, 2.0), (1, 0.7));
+    let (slices, length) = bench.options.pick((3, 2.0), (1, 0.4));
+    let quick = bench.options.quick;
     let length = Duration::from_secs_f64(length);
     let warden = Warden::start(&bench.options, &[])?;
     for _ in 0..slices {
@@ -25,7 +26,11 @@ pub(crate) fn measure(bench: &mut Bench) -> Result<()> {
             let scenario = scenario(clients);
             let rate = own_rate(&warden, clients, length);
             bench.report.record(&scenario, WARDEN, Unit::PerSecond, rate);
-            let able = bench.peers.present.iter().filter(|peer| peer.every == 1 && clients <= peer::CLIENTS);
+            let able = bench
+                .peers
+                .present
+                .iter()
+                .filter(|peer| peer.every == 1 && clients <= peer::CLIENTS && !quick);
             for peer in able {
                 if !bench.report.is_hopeless(&scenario, peer.name) {
                     let rate = peer_rate(peer, clients, length);

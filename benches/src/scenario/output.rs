@@ -17,7 +17,7 @@ const CHUNK: usize = 256 << 10;
 
 /// Measures both ways in turns, then the daemon's memory.
 pub(crate) fn measure(bench: &mut Bench) -> Result<()> {
-    let (rounds, length) = bench.options.pick((7, 1_000_000_000), (2, 100_000_000));
+    let (rounds, length) = bench.options.pick((5, 1_000_000_000), (2, 100_000_000));
     let size = length / 1_000_000;
     let mut warden = Warden::start(&bench.options, &[])?;
     let handle = warden.create()?.0;

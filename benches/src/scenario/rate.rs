@@ -18,7 +18,7 @@ const ALIVE: usize = 10;
 
 /// Measures each rate.
 pub(crate) fn measure(bench: &mut Bench) -> Result<()> {
-    let seconds = bench.options.pick(20, 2);
+    let seconds = bench.options.pick(10, 1);
     let pool = if knows(WARM_POOL)? { vec![(WARM_POOL, "4")] } else { Vec::new() };
     for rate in RATES {
         let mut warden = Warden::start(&bench.options, &pool)?;

@@ -18,7 +18,7 @@ const RUN: &str = "run true, by what is left out";
 
 /// Measures creation and run with everything, and without each part.
 pub(crate) fn measure(bench: &mut Bench) -> Result<()> {
-    let rounds = bench.options.pick(100, 10);
+    let rounds = bench.options.pick(60, 6);
     let mut competitors = vec![(WARDEN, Warden::start(&bench.options, &[])?)];
     let mut absent = Vec::new();
     for (name, key, value) in PARTS {
