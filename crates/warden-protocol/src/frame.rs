@@ -81,6 +81,11 @@ impl Decoder {
         Ok(Some(content))
     }
 
+    /// The length of the content, in bytes, of the frame that has begun to arrive and is not whole yet.
+    pub fn announced(&self) -> Option<usize> {
+        self.header.map(|header| header.content)
+    }
+
     /// Reads the length line at the start of the buffer; wrong bytes are refused as soon as they arrive.
     fn read_header(&self, buffer: &[u8]) -> Result<Option<Header>, FrameError> {
         let digits = buffer.iter().take_while(|byte| byte.is_ascii_digit()).count();

@@ -132,6 +132,16 @@ impl Section {
         expected: &str,
         read: impl Fn(&str) -> Option<T>,
     ) -> Result<Vec<T>, ConfigError> {
+        self.values(key, expected, |value| text(value).and_then(&read))
+    }
+
+    /// Takes a list of whatever `read` understands.
+    pub(super) fn values<T>(
+        &mut self,
+        key: &str,
+        expected: &str,
+        read: impl Fn(&Value) -> Option<T>,
+    ) -> Result<Vec<T>, ConfigError> {
         let whole = format!("a list, each item {expected}");
         let items = self.read(key, &whole, |value| match value {
             Value::List(items) => Some(items.clone()),
@@ -139,9 +149,7 @@ impl Section {
         })?;
         let path = self.path(key);
         let item = |(index, value): (usize, &Value)| {
-            text(value)
-                .and_then(&read)
-                .ok_or_else(|| ConfigError::value(&format!("{path}[{index}]"), value, expected))
+            read(value).ok_or_else(|| ConfigError::value(&format!("{path}[{index}]"), value, expected))
         };
         items.unwrap_or_default().iter().enumerate().map(item).collect()
     }
