@@ -5,6 +5,7 @@
 
 mod access;
 mod logging;
+mod memory_pressure;
 mod network;
 mod section;
 mod server;

@@ -109,3 +109,13 @@ fn long_requests_above_the_limit_are_refused_by_name() {
         answer.is_empty()
     });
 }
+
+#[test]
+fn a_new_container_is_refused_by_name_where_memory_is_short_and_others_go_on() {
+    let daemon = Daemon::with(&[("server.memory_pressure", "{min_available: 1152921504606846976}")]);
+    let mut client = daemon.connect();
+    let refused = client.ask(CreateRequest::default()).unwrap_err();
+    assert!(refused.contains("short of memory") && refused.contains("min_available"), "{refused}");
+    client.ping();
+    assert!(client.list().is_empty());
+}

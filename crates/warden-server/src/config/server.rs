@@ -6,8 +6,11 @@ use std::time::Duration;
 
 use warden_init::message::Resource;
 
+use warden_container::pressure::Thresholds;
+
 use super::Notes;
 use super::access::Access;
+use super::memory_pressure;
 use super::section::{ConfigError, Section, integer};
 use super::value::Value;
 
@@ -72,6 +75,8 @@ pub struct Server {
     pub max_request_memory: u64,
     /// Processes and threads that one container may have at the same time.
     pub max_tasks: u64,
+    /// When the machine has no memory left for another container.
+    pub memory_thresholds: Thresholds,
     /// How long a copy may make no progress.
     pub copy_stall_timeout: Duration,
     /// Longest request, in bytes.
@@ -122,6 +127,7 @@ impl Server {
             max_clients: section.number("max_clients", 1, 1 << 20)?.unwrap_or(4096),
             max_requests: section.number("max_requests", 1, 1 << 20)?.unwrap_or(1024),
             max_request_memory: section.number("max_request_memory", 1024, 1 << 40)?.unwrap_or(512 << 20),
+            memory_thresholds: memory_pressure::read(&mut section, notes)?,
             copy_stall_timeout: Duration::from_secs(
                 section.number("copy_stall_timeout", 1, 86_400)?.unwrap_or(60),
             ),

@@ -225,7 +225,13 @@ fn a_section_that_is_no_map_is_refused() {
             assert_eq!(message, format!("{section} is {shown}: expected a map"));
         }
     }
-    for section in ["server.quota", "server.container_rlimits", "server.host_ids", "server.access"] {
+    for section in [
+        "server.quota",
+        "server.container_rlimits",
+        "server.host_ids",
+        "server.access",
+        "server.memory_pressure",
+    ] {
         assert_eq!(refusal(&document(section, "yes")), format!("{section} is true: expected a map"));
     }
     assert_eq!(refusal("[]"), "the document is a list: expected a map of sections");
