@@ -24,6 +24,7 @@ mod limits;
 mod load;
 mod network_rules;
 mod networks;
+mod operators;
 mod process;
 mod prompt;
 mod protocol;
