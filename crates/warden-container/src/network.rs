@@ -19,7 +19,7 @@ use crate::network::interfaces::names;
 use crate::network::repair::Repairs;
 use crate::network::state::{Member, State};
 use crate::pool::lock;
-use crate::request::{NetIn, NetOut};
+use crate::request::{NetIn, NetOut, Transport};
 use crate::settings::{Addresses, Settings};
 
 mod forwards;
@@ -128,7 +128,9 @@ impl Network {
         interfaces::disconnect(&mut state.route, &names, member.addresses)?;
         // The reaper lives as long as this.
         let _ = self.reaper.send(names.host);
-        conntrack::forget(&mut state.filter, member.addresses.container).map(drop).map_err(failed)
+        conntrack::forget_address(&mut state.filter, member.addresses.container.into())
+            .map(drop)
+            .map_err(failed)
     }
 
     /// Forwards a port of the host to a container; answers both ports.
@@ -146,6 +148,9 @@ impl Network {
         interfaces::route_loopback(&mut state.route, &names(id)).map_err(failed)?;
         state.map(id, mapping).map_err(failed)?;
         state.forwards.keep(mapping.protocol, reserved);
+        if mapping.protocol == Transport::Udp {
+            state.forget_udp(mapping.host_port);
+        }
         Ok((mapping.host_port, mapping.container_port))
     }
 

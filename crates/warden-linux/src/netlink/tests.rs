@@ -284,9 +284,22 @@ fn connections_of_an_address_are_forgotten() {
         batch.commit(&mut socket).unwrap();
         let packet = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
         packet.send_to(b"x", "127.0.0.2:9").unwrap();
-        assert_eq!(conntrack::forget(&mut socket, Ipv4Addr::new(127, 0, 0, 3)).unwrap(), 0);
-        assert_eq!(conntrack::forget(&mut socket, Ipv4Addr::new(127, 0, 0, 2)).unwrap(), 1);
-        assert_eq!(conntrack::forget(&mut socket, Ipv4Addr::new(127, 0, 0, 2)).unwrap(), 0);
+        assert_eq!(conntrack::forget_address(&mut socket, [127, 0, 0, 3].into()).unwrap(), 0);
+        assert_eq!(conntrack::forget_address(&mut socket, [127, 0, 0, 2].into()).unwrap(), 1);
+        assert_eq!(conntrack::forget_address(&mut socket, [127, 0, 0, 2].into()).unwrap(), 0);
+
+        packet.send_to(b"x", "127.0.0.2:9").unwrap();
+        let is_it = |connection: &conntrack::Tracked<'_>| {
+            assert_eq!(connection.original().destination(), Some([127, 0, 0, 2].into()));
+            assert_eq!(connection.reply().destination(), Some([127, 0, 0, 1].into()));
+            assert_eq!(connection.original().source(), Some([127, 0, 0, 1].into()));
+            assert!(!connection.is_translated());
+            connection.original().udp_port() == Some(9)
+        };
+        assert_eq!(conntrack::forget(&mut socket, false, is_it).unwrap(), 1);
+        let packet = std::net::UdpSocket::bind("[::1]:0").unwrap();
+        packet.send_to(b"x", "[::1]:9").unwrap();
+        assert_eq!(conntrack::forget_address(&mut socket, "::1".parse().unwrap()).unwrap(), 1);
     });
 }
 
