@@ -17,12 +17,14 @@ use warden_linux::netlink::{Protocol, Refusal, Requests, Socket, conntrack, nfta
 
 use crate::error::{Context, Error};
 use crate::id::Id;
+use crate::info::BandwidthStat;
 use crate::network::forwards::Forwards;
 use crate::network::table::{Forward, Table};
 use crate::pool::lock;
-use crate::request::{NetIn, NetOut};
+use crate::request::{Bandwidth, NetIn, NetOut};
 use crate::settings::{Addresses, Firewall, Settings};
 
+mod bandwidth;
 mod forwards;
 mod namespace;
 mod reaper;
@@ -41,6 +43,8 @@ const FORWARD_HOOK: u32 = 2;
 pub(crate) struct Network {
     firewall: Firewall,
     state: Mutex<State>,
+    /// Asks the kernel what it holds, without waiting for those who change it.
+    look: Mutex<Socket>,
     /// Takes the names of interfaces that shall be gone.
     reaper: mpsc::Sender<String>,
 }
@@ -66,13 +70,12 @@ impl Network {
         let mut table = Table::new(&mut batch);
         table.set_up(settings.network.network, &firewall);
         batch.commit(&mut filter).map_err(failed)?;
-        for id in leftovers {
-            delete_link(&mut route, &names(*id).host)?;
-        }
+        reaper::delete(&mut route, leftovers.iter().flat_map(|id| names(*id).on_the_host()));
         name_other_filters(&mut filter, &firewall.table);
         let forwards = Forwards::new(settings.ports);
         let state = Mutex::new(State { route, filter, attached: HashMap::new(), forwards });
-        Ok(Self { firewall, state, reaper: reaper::start()? })
+        let look = Mutex::new(open(Protocol::Route)?);
+        Ok(Self { firewall, state, look, reaper: reaper::start()? })
     }
 
     /// Connects a container: its rules first, then its interfaces.
@@ -117,7 +120,9 @@ impl Network {
         });
         absent_is_well(unroute)?;
         // The reaper lives as long as this.
-        let _ = self.reaper.send(names.host);
+        for name in names.on_the_host() {
+            let _ = self.reaper.send(name);
+        }
         conntrack::forget(filter, addresses.container).map(drop).map_err(failed)
     }
 
@@ -156,6 +161,28 @@ impl Network {
         batch.commit(filter).map_err(failed)
     }
 
+    /// Limits the bandwidth of a container in both directions; where that is refused, it is as `before` again.
+    pub(crate) fn limit_bandwidth(
+        &self,
+        id: Id,
+        before: Option<Bandwidth>,
+        asked: Bandwidth,
+    ) -> Result<(), Error> {
+        let mtu = self.firewall.mtu;
+        let bucket = bandwidth::read(asked, mtu)?;
+        let before = before.and_then(|before| bandwidth::read(before, mtu).ok().flatten());
+        let mut state = lock(&self.state);
+        let State { route, attached, .. } = &mut *state;
+        attached.get(&id).ok_or(Error::UnknownHandle)?;
+        bandwidth::apply(route, &names(id), mtu, before, bucket).map_err(failed)
+    }
+
+    /// Tells the limits of bandwidth of a container as the kernel holds them; `asked` are those that were set last.
+    pub(crate) fn bandwidth(&self, id: Id, asked: Bandwidth) -> Result<BandwidthStat, Error> {
+        let stat = bandwidth::stat(&mut lock(&self.look), &names(id), self.firewall.mtu, asked);
+        stat.map_err(failed)
+    }
+
     /// Removes the table, when no container is left.
     pub(crate) fn close(&self) {
         let mut state = lock(&self.state);
@@ -184,10 +211,19 @@ impl Drop for Network {
 struct Names {
     host: String,
     container: String,
+    /// What the container sends waits before this one, once its bandwidth is limited.
+    outward: String,
+}
+
+impl Names {
+    /// Those that are not in the container.
+    fn on_the_host(self) -> [String; 2] {
+        [self.host, self.outward]
+    }
 }
 
 fn names(id: Id) -> Names {
-    Names { host: format!("w-{id}-0"), container: format!("w-{id}-1") }
+    Names { host: format!("w-{id}-0"), container: format!("w-{id}-1"), outward: format!("w-{id}-2") }
 }
 
 /// An Ethernet address made from an IP address: no two containers of a host have the same.
@@ -233,12 +269,6 @@ fn connect(
     route::add_address(&mut requests, index, addresses.host, prefix);
     route::add_neighbour(&mut requests, index, addresses.container, there.mac);
     socket.execute(requests)
-}
-
-fn delete_link(socket: &mut Socket, name: &str) -> Result<(), Error> {
-    let mut requests = Requests::default();
-    route::delete_link(&mut requests, name);
-    absent_is_well(socket.execute(requests))
 }
 
 fn absent_is_well(outcome: Result<(), Refusal>) -> Result<(), Error> {
