@@ -75,12 +75,16 @@ bench-peers: ## Install the peers that the benchmark measures beside: crun, runc
 # The fuzzer needs the nightly compiler and nothing else: libfuzzer-sys brings the fuzzer, these flags the coverage.
 FUZZ_FLAGS := -C passes=sancov-module -C llvm-args=-sanitizer-coverage-level=4 -C llvm-args=-sanitizer-coverage-inline-8bit-counters -C llvm-args=-sanitizer-coverage-pc-table -C llvm-args=-sanitizer-coverage-trace-compares -Z sanitizer=address --cfg fuzzing
 FUZZ_SECONDS ?= 60
+FUZZ_TARGETS ?= frames config wshd iomux
 
 .PHONY: fuzz
-fuzz: ## Feed mutated frames and messages to the decoder for FUZZ_SECONDS (60); needs the nightly toolchain.
-	RUSTFLAGS="$(FUZZ_FLAGS)" cargo +nightly build --locked --release --manifest-path fuzz/Cargo.toml --target $(TRIPLE) --bin frames
-	@mkdir -p fuzz/artifacts fuzz/target/corpus
-	fuzz/target/$(TRIPLE)/release/frames -max_total_time=$(FUZZ_SECONDS) -artifact_prefix=fuzz/artifacts/ fuzz/target/corpus fuzz/corpus/frames
+fuzz: ## Feed mutated bytes to each parser for FUZZ_SECONDS (60); needs the nightly toolchain.
+	RUSTFLAGS="$(FUZZ_FLAGS)" cargo +nightly build --locked --release --manifest-path fuzz/Cargo.toml --target $(TRIPLE) --bins
+	@mkdir -p fuzz/artifacts
+	for target in $(FUZZ_TARGETS); do \
+	  mkdir -p fuzz/target/corpus/$$target; \
+	  fuzz/target/$(TRIPLE)/release/$$target -max_total_time=$(FUZZ_SECONDS) -timeout=10 -artifact_prefix=fuzz/artifacts/$$target- fuzz/target/corpus/$$target fuzz/corpus/$$target; \
+	done
 
 .PHONY: clean
 clean: ## Remove everything that was built.
