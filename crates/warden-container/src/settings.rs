@@ -36,6 +36,8 @@ pub struct Settings {
     pub max_running_jobs: usize,
     /// Processes and threads that one container may have at the same time.
     pub max_tasks: u64,
+    /// What one container may read from the depot's device, and write to it.
+    pub io_limits: IoLimits,
     /// How long a copy may make no progress before it is given up.
     pub copy_stall_time: Duration,
     /// Where `log_tag` lines go.
@@ -54,6 +56,19 @@ pub struct Settings {
     pub users: UserPool,
     /// A container may run a wardend of its own (all devices).
     pub allow_nested_warden: bool,
+}
+
+/// Limits of reading and writing a device, in each second; what is absent is not limited.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct IoLimits {
+    /// Bytes that are read.
+    pub read_bytes: Option<u64>,
+    /// Bytes that are written.
+    pub write_bytes: Option<u64>,
+    /// Reads.
+    pub read_operations: Option<u64>,
+    /// Writes.
+    pub write_operations: Option<u64>,
 }
 
 /// A root file system.
@@ -132,6 +147,7 @@ pub(crate) fn sample(depot: &std::path::Path) -> Settings {
         max_finished_bytes: 1 << 20,
         max_running_jobs: 10,
         max_tasks: 2048,
+        io_limits: IoLimits::default(),
         copy_stall_time: Duration::from_secs(5),
         syslog_socket: PathBuf::from("/dev/log"),
         lang: "C.UTF-8".to_owned(),

@@ -68,8 +68,12 @@ fn write_message(text: &mut String, message: &MessageDescriptor, depth: usize) {
         return;
     }
     writeln!(text, "{indent}message {} {{", message.name).unwrap();
-    for field in message.fields {
-        write_declared_inside(text, field, depth + 1);
+    for (position, field) in message.fields.iter().enumerate() {
+        // A type of several fields is declared once.
+        let earlier = &message.fields[..position];
+        if !earlier.iter().any(|other| other.kind.to_string() == field.kind.to_string()) {
+            write_declared_inside(text, field, depth + 1);
+        }
     }
     for field in message.fields {
         write_field(text, field, depth + 1);
