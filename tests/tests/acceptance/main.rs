@@ -24,6 +24,7 @@ mod limits;
 mod load;
 mod network_rules;
 mod networks;
+mod no_processes;
 mod process;
 mod prompt;
 mod protocol;
