@@ -54,8 +54,10 @@ lint: setup ## Check format, lints, and the rules between the crates.
 	scripts/check-rooms
 
 .PHONY: bench
-bench: build ## Push 100 MB of output through run and stream, round after round, beside other jobs.
+bench: build ## Measure: output through run and stream, limited bandwidth, and what rules and packets cost beside 2,000 containers.
 	cargo run --locked --release -p warden-tests --bin output-rounds
+	cargo run --locked --release -p warden-tests --bin bandwidth
+	cargo run --locked --release -p warden-tests --bin network-costs
 
 # The fuzzer needs the nightly compiler and nothing else: libfuzzer-sys brings the fuzzer, these flags the coverage.
 FUZZ_FLAGS := -C passes=sancov-module -C llvm-args=-sanitizer-coverage-level=4 -C llvm-args=-sanitizer-coverage-inline-8bit-counters -C llvm-args=-sanitizer-coverage-pc-table -C llvm-args=-sanitizer-coverage-trace-compares -Z sanitizer=address --cfg fuzzing
