@@ -6,7 +6,7 @@
 use warden_linux::netlink::qdisc::{self, Bucket};
 use warden_linux::netlink::{Refusal, Requests, Socket, route};
 
-use super::Names;
+use super::interfaces::Names;
 use crate::error::Error;
 use crate::info::BandwidthStat;
 use crate::request::Bandwidth;
