@@ -167,6 +167,7 @@ impl Shared {
             path: self.path.clone(),
             memory: self.machine.cgroups.memory(self.id),
             cpu: self.machine.cgroups.cpu(self.id),
+            pressure: self.machine.cgroups.pressure(self.id),
             bandwidth: BandwidthStat::default(),
             jobs: self.jobs.running(),
         }

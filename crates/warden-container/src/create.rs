@@ -95,6 +95,9 @@ fn prepare(machine: &Machine, id: Id, leases: &Leases, request: &Create) -> Resu
     }
     .spec()?;
     machine.cgroups.create(id, machine.settings.allow_nested_warden, machine.settings.max_tasks)?;
+    if let Some(device) = machine.io_device {
+        machine.cgroups.limit_io(id, device, &machine.settings.io_limits)?;
+    }
     machine.depot.create(id, leases.ids.map_or(0, |ids| ids.host_start))?;
     machine.depot.write_spec(id, &spec)?;
     Ok(())

@@ -9,12 +9,13 @@ use std::time::{Duration, Instant};
 
 use crate::cgroup::Cgroups;
 use crate::depot::{Depot, make_directory};
+use crate::device::Device;
 use crate::error::{Context, Error};
 use crate::id::{Id, Ids};
 use crate::image::{self, Lower};
 use crate::leases::Pools;
 use crate::network::Network;
-use crate::settings::Settings;
+use crate::settings::{IoLimits, Settings};
 use crate::supervisor;
 
 /// How long the processes of a container may take to be gone, and its cgroups after them.
@@ -29,6 +30,8 @@ pub(crate) struct Machine {
     pub(crate) network: Network,
     pub(crate) pools: Pools,
     pub(crate) ids: Ids,
+    /// The device whose reading and writing is limited, where that is asked for and possible.
+    pub(crate) io_device: Option<Device>,
     /// The configured image.
     pub(crate) lower: Lower,
     /// Path of wshd, which no container can read.
@@ -58,6 +61,7 @@ impl Machine {
         Ok(Self {
             network,
             pools: Pools::new(&settings),
+            io_device: io_device(&settings, &cgroups),
             settings,
             depot,
             cgroups,
@@ -121,6 +125,24 @@ fn remove_leftovers(depot: &Depot, cgroups: &Cgroups) -> Result<Vec<Id>, Error> 
         tracing::warn!(%error, "the trash was not emptied");
     }
     Ok(ids)
+}
+
+/// The device of the depot, if reading and writing it shall be limited; where that is impossible, the operator is told.
+fn io_device(settings: &Settings, cgroups: &Cgroups) -> Option<Device> {
+    if settings.io_limits == IoLimits::default() {
+        return None;
+    }
+    let without = |why: &str| tracing::warn!(why, "server.io_limits has no effect");
+    match Device::of(&settings.depot) {
+        Ok(Some(device)) if cgroups.limits_io() => {
+            tracing::info!(%device, "reading and writing of the depot's device is limited");
+            return Some(device);
+        }
+        Ok(Some(_)) => without("no cgroup controller limits it"),
+        Ok(None) => without("the depot is on no block device"),
+        Err(error) => without(&format!("the depot's device is not known: {error}")),
+    }
+    None
 }
 
 fn examine_program(path: &Path) -> Result<u32, Error> {

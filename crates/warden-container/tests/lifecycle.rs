@@ -18,7 +18,7 @@ use warden_container::error::Error;
 use warden_container::host::{Connection, Host};
 use warden_container::job::{Job, Progress, Stream};
 use warden_container::request::{Bind, Create, Run, Stop};
-use warden_container::settings::{Firewall, Image, NetworkPool, PortPool, Settings, UserPool};
+use warden_container::settings::{Firewall, Image, IoLimits, NetworkPool, PortPool, Settings, UserPool};
 use warden_container::state::State;
 use warden_init::spec::IdRange;
 use warden_iomux::message::ExitCause;
@@ -82,6 +82,7 @@ impl World {
             max_finished_jobs: 1_000,
             max_finished_bytes: 1 << 30,
             max_running_jobs: 200,
+            io_limits: IoLimits::default(),
             max_tasks: 2048,
             memory_thresholds: warden_container::pressure::Thresholds { pressure: 100, available: 0 },
             copy_stall_time: Duration::from_secs(10),

@@ -25,6 +25,7 @@ mod limits;
 mod load;
 mod network_rules;
 mod networks;
+mod no_processes;
 mod operators;
 mod process;
 mod prompt;
