@@ -28,6 +28,7 @@ mod references;
 mod registry;
 pub mod request;
 pub mod settings;
+mod snapshot;
 pub mod state;
 mod stdin;
 mod stop_plan;

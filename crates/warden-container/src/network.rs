@@ -26,10 +26,12 @@ use crate::settings::{Addresses, Firewall, Settings};
 mod forwards;
 mod namespace;
 mod reaper;
+mod records;
 mod rule;
 mod table;
 
 pub(crate) use namespace::Namespace;
+pub(crate) use records::{ContainerNetwork, OutFields, PortMapping, Records};
 
 /// The kernel's switch for sending on what came for others.
 const FORWARDING: &str = "/proc/sys/net/ipv4/ip_forward";
@@ -51,11 +53,20 @@ struct State {
     filter: Socket,
     attached: HashMap<Id, Addresses>,
     forwards: Forwards,
+    opened: HashMap<Id, Vec<NetOut>>,
 }
 
+/// A container that cannot be connected as its records say, and why.
+pub(crate) type NotAdopted = (Id, Error);
+
 impl Network {
-    /// Makes the table anew, removes the interfaces of an earlier daemon's containers, and lets the host forward.
-    pub(crate) fn prepare(settings: &Settings, leftovers: &[Id]) -> Result<Self, Error> {
+    /// Makes the table anew in one step, with the containers that are taken over; removes the interfaces of those that
+    /// are gone, and lets the host forward.
+    pub(crate) fn prepare(
+        settings: &Settings,
+        adopted: Vec<ContainerNetwork>,
+        leftovers: &[Id],
+    ) -> Result<(Self, Vec<NotAdopted>), Error> {
         let firewall = settings.firewall.clone();
         let open =
             |protocol| Socket::open(protocol).context(|| format!("opening a netlink socket of {protocol:?}"));
@@ -65,14 +76,45 @@ impl Network {
         let mut batch = Batch::new(&firewall.table);
         let mut table = Table::new(&mut batch);
         table.set_up(settings.network.network, &firewall);
+        let mut forwards = Forwards::new(settings.ports);
+        let (mut attached, mut opened) = (HashMap::new(), HashMap::new());
+        for ContainerNetwork { id, addresses, records } in adopted {
+            table.add_container(id, &names(id).host, addresses.container);
+            for mapping in &records.net_in {
+                let PortMapping { protocol, host_port, container_port } = *mapping;
+                let request = NetIn { protocol, host_port: Some(host_port), container_port: None };
+                let reserved = forwards.reserve(&request)?;
+                let forward =
+                    Forward { protocol, host_port, address: addresses.container, port: container_port };
+                table.add_forward(forward);
+                forwards.keep(id, forward, reserved);
+            }
+            for request in &records.net_out {
+                table.allow(id, &rule::read(request)?);
+            }
+            attached.insert(id, addresses);
+            opened.insert(id, records.net_out);
+        }
         batch.commit(&mut filter).map_err(failed)?;
         for id in leftovers {
             delete_link(&mut route, &names(*id).host)?;
         }
         name_other_filters(&mut filter, &firewall.table);
-        let forwards = Forwards::new(settings.ports);
-        let state = Mutex::new(State { route, filter, attached: HashMap::new(), forwards });
-        Ok(Self { firewall, state, reaper: reaper::start()? })
+        let state = Mutex::new(State { route, filter, attached, forwards, opened });
+        Ok((Self { firewall, state, reaper: reaper::start()? }, Vec::new()))
+    }
+
+    /// What clients have opened for a container; none when it is not connected.
+    pub(crate) fn records(&self, id: Id) -> Option<Records> {
+        let state = lock(&self.state);
+        state.attached.get(&id)?;
+        let mapping = |forward: Forward| PortMapping {
+            protocol: forward.protocol,
+            host_port: forward.host_port,
+            container_port: forward.port,
+        };
+        let net_in = state.forwards.of(id).map(mapping).collect();
+        Some(Records { net_in, net_out: state.opened.get(&id).cloned().unwrap_or_default() })
     }
 
     /// Connects a container: its rules first, then its interfaces.
@@ -90,7 +132,7 @@ impl Network {
     /// Disconnects a container: rules, connections and addresses at once, its interface soon.
     pub(crate) fn detach(&self, id: Id) -> Result<(), Error> {
         let mut state = lock(&self.state);
-        let State { route, filter, attached, forwards } = &mut *state;
+        let State { route, filter, attached, forwards, opened } = &mut *state;
         let Entry::Occupied(entry) = attached.entry(id) else { return Ok(()) };
         let addresses = *entry.get();
         let names = names(id);
@@ -109,6 +151,7 @@ impl Network {
         }
         entry.remove();
         forwards.release(id);
+        opened.remove(&id);
         // The route must be gone before the addresses are used again; deleting the interface takes the kernel long.
         let unroute = route::link_index(route, &names.host).and_then(|index| {
             let mut requests = Requests::default();
@@ -124,7 +167,7 @@ impl Network {
     /// Forwards a port of the host to a container; answers both ports.
     pub(crate) fn net_in(&self, id: Id, request: NetIn) -> Result<(u16, u16), Error> {
         let mut state = lock(&self.state);
-        let State { route, filter, attached, forwards } = &mut *state;
+        let State { route, filter, attached, forwards, .. } = &mut *state;
         let addresses = *attached.get(&id).ok_or(Error::UnknownHandle)?;
         let reserved = forwards.reserve(&request)?;
         let target = Forward {
@@ -149,11 +192,13 @@ impl Network {
     pub(crate) fn net_out(&self, id: Id, request: &NetOut) -> Result<(), Error> {
         let rule = rule::read(request)?;
         let mut state = lock(&self.state);
-        let State { filter, attached, .. } = &mut *state;
+        let State { filter, attached, opened, .. } = &mut *state;
         attached.get(&id).ok_or(Error::UnknownHandle)?;
         let mut batch = Batch::new(&self.firewall.table);
         Table::new(&mut batch).allow(id, &rule);
-        batch.commit(filter).map_err(failed)
+        batch.commit(filter).map_err(failed)?;
+        opened.entry(id).or_default().push(request.clone());
+        Ok(())
     }
 
     /// Removes the table, when no container is left.

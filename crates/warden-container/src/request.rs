@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
 use warden_init::message::Resource;
 pub use warden_iomux::message::Direction;
 
@@ -89,15 +90,22 @@ pub struct NetIn {
 }
 
 /// A protocol that has ports.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 #[allow(missing_docs, reason = "the names are the protocols'")]
 pub enum Transport {
     Tcp,
     Udp,
 }
 
+impl Transport {
+    /// Every one.
+    pub const ALL: [Self; 2] = [Self::Tcp, Self::Udp];
+}
+
 /// Traffic to let out of a container.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(into = "crate::network::OutFields", try_from = "crate::network::OutFields")]
 pub struct NetOut {
     /// An address, a network or a range, as text; any when absent.
     pub network: Option<Vec<u8>>,
@@ -116,7 +124,8 @@ pub struct NetOut {
 }
 
 /// A protocol over IP.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 #[allow(missing_docs, reason = "the names are the protocols'")]
 pub enum Protocol {
     #[default]
