@@ -30,7 +30,7 @@ use crate::state::State;
 /// The version that is written.
 const VERSION: u32 = 1;
 /// The versions that are read: this one and the one before.
-const VERSIONS: RangeInclusive<u32> = VERSION.saturating_sub(1)..=VERSION;
+const VERSIONS: RangeInclusive<u32> = warden_init::version::spoken(VERSION);
 
 /// The name of the file.
 pub(crate) const NAME: &str = "snapshot.json";
@@ -48,6 +48,8 @@ pub(crate) struct Snapshot {
     pub(crate) events: Vec<String>,
     /// Whole seconds; absent: it is never destroyed by itself.
     pub(crate) grace_time: Option<u64>,
+    /// Its jobs are being ended.
+    pub(crate) stopping: bool,
     /// Its jobs; those whose end was accounted for with their status.
     pub(crate) jobs: BTreeMap<u32, Option<u32>>,
     /// The first address of its /30.
@@ -84,6 +86,8 @@ struct Document {
     state: String,
     events: Vec<String>,
     grace_time: Option<u64>,
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    stopping: bool,
     jobs: BTreeMap<u32, JobRecord>,
     /// Always empty, as in the original.
     #[serde(default)]
@@ -133,6 +137,7 @@ impl Snapshot {
             state: self.state.to_string(),
             events: self.events.clone(),
             grace_time: self.grace_time,
+            stopping: self.stopping,
             jobs: self.jobs.iter().map(|(job, status)| (*job, record(status))).collect(),
             limits: BTreeMap::new(),
             resources: Resources {
@@ -160,7 +165,8 @@ impl Snapshot {
         if !VERSIONS.contains(&version) {
             return Err(Unreadable::Version(version));
         }
-        let Document { state, events, grace_time, jobs, resources, .. } = serde_json::from_value(value)?;
+        let Document { state, events, grace_time, stopping, jobs, resources, .. } =
+            serde_json::from_value(value)?;
         let wrong = |key, value: &dyn ToString| Unreadable::Value { key, value: value.to_string() };
         let known = STATES.into_iter().find(|known| known.to_string() == state);
         let id = Id::parse(resources.container_id.as_bytes())
@@ -176,6 +182,7 @@ impl Snapshot {
             state: known.ok_or_else(|| wrong("state", &state))?,
             events,
             grace_time,
+            stopping,
             jobs: jobs
                 .into_iter()
                 .map(|(job, record)| (job, record.status.map(|(status, _, _)| status)))
@@ -231,6 +238,7 @@ mod tests {
             state: State::Active,
             events: vec!["out of memory".to_owned()],
             grace_time: Some(60),
+            stopping: false,
             jobs: BTreeMap::from([(24, None), (25, Some(2))]),
             network: Ipv4Addr::new(10, 254, 0, 32),
             user: 10_008,
@@ -278,6 +286,7 @@ mod tests {
         assert_eq!(Snapshot::read(directory.path()).unwrap(), Some(snapshot.clone()));
         snapshot.grace_time = None;
         snapshot.state = State::Stopped;
+        snapshot.stopping = true;
         snapshot.write(directory.path()).unwrap();
         assert_eq!(Snapshot::read(directory.path()).unwrap(), Some(snapshot));
         assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1);
