@@ -90,29 +90,45 @@ pub(crate) fn net_in(request: &messages::NetInRequest) -> Result<NetIn, Error> {
         },
     };
     Ok(NetIn {
-        protocol: Transport::Tcp,
+        protocol: match protocol(request.protocol)? {
+            Protocol::Tcp => Transport::Tcp,
+            Protocol::Udp => Transport::Udp,
+            other => {
+                let name = format!("{other:?}").to_uppercase();
+                return Err(Error::invalid("protocol", name.as_bytes(), "TCP or UDP"));
+            }
+        },
         host_port: port("host_port", request.host_port)?,
         container_port: port("container_port", request.container_port)?,
     })
 }
 
-/// Traffic to let out.
-pub(crate) fn net_out(request: messages::NetOutRequest) -> NetOut {
-    use messages::net_out_request::Protocol as Asked;
-    let asked = request.protocol.and_then(|number| Asked::try_from(number).ok());
-    NetOut {
-        protocol: match asked.unwrap_or(Asked::Tcp) {
-            Asked::Tcp => Protocol::Tcp,
-            Asked::Udp => Protocol::Udp,
-            Asked::Icmp => Protocol::Icmp,
-            Asked::All => Protocol::All,
-        },
+/// Traffic to let out; refuses what is no protocol.
+pub(crate) fn net_out(request: messages::NetOutRequest) -> Result<NetOut, Error> {
+    Ok(NetOut {
+        protocol: protocol(request.protocol)?,
         network: request.network,
         port: request.port,
         port_range: request.port_range,
         icmp_type: request.icmp_type,
         icmp_code: request.icmp_code,
         log: request.log.unwrap_or(false),
+    })
+}
+
+/// The protocol of this number; TCP when absent.
+fn protocol(number: Option<i32>) -> Result<Protocol, Error> {
+    use messages::net_out_request::Protocol as Asked;
+    let Some(number) = number else { return Ok(Protocol::Tcp) };
+    match Asked::try_from(number) {
+        Ok(Asked::Tcp) => Ok(Protocol::Tcp),
+        Ok(Asked::Udp) => Ok(Protocol::Udp),
+        Ok(Asked::Icmp) => Ok(Protocol::Icmp),
+        Ok(Asked::All) => Ok(Protocol::All),
+        Err(_) => {
+            let expected = "0 (TCP), 1 (UDP), 2 (ICMP) or 3 (ALL)";
+            Err(Error::invalid("protocol", number.to_string().as_bytes(), expected))
+        }
     }
 }
 

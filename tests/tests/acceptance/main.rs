@@ -26,5 +26,6 @@ mod networks;
 mod process;
 mod prompt;
 mod protocol;
+mod recovery;
 mod stop_and_destroy;
 mod syslog;

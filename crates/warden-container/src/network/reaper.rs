@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use warden_linux::netlink::{Protocol, Socket};
 
-use super::delete_link;
+use super::interfaces;
 use crate::error::{Context, Error};
 
 /// How long the kernel is given to delete an interface by itself.
@@ -31,7 +31,7 @@ fn reap(mut socket: Socket, names: &Receiver<String>) {
     while let Ok(first) = names.recv() {
         thread::sleep(PATIENCE);
         for name in std::iter::once(first).chain(names.try_iter()) {
-            if let Err(error) = delete_link(&mut socket, &name) {
+            if let Err(error) = interfaces::delete(&mut socket, &name) {
                 tracing::error!(interface = name, %error, "an interface of a destroyed container is still there");
             }
         }

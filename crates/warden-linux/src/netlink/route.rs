@@ -1,6 +1,6 @@
 //! Interfaces, addresses, routes and neighbours.
 
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::os::fd::{AsRawFd, BorrowedFd};
 
 use super::{Attributes, Refusal, Requests, Socket, attribute, flag, read_u32};
@@ -11,6 +11,7 @@ const GET_LINK: u16 = 18;
 const NEW_ADDRESS: u16 = 20;
 const DELETE_ADDRESS: u16 = 21;
 const NEW_ROUTE: u16 = 24;
+const GET_ROUTE: u16 = 26;
 const NEW_NEIGHBOUR: u16 = 28;
 
 const LINK_ADDRESS: u16 = 1;
@@ -32,17 +33,20 @@ const ADDRESS: u16 = 1;
 const ADDRESS_LOCAL: u16 = 2;
 const ADDRESS_BROADCAST: u16 = 4;
 
+const ROUTE_DESTINATION: u16 = 1;
 const ROUTE_OUT: u16 = 4;
 const ROUTE_GATEWAY: u16 = 5;
 const ROUTE_TABLE_MAIN: u8 = 254;
 const ROUTE_PROTOCOL_BOOT: u8 = 3;
 const ROUTE_UNICAST: u8 = 1;
+const ROUTE_LOCAL: u8 = 2;
 
 const NEIGHBOUR_DESTINATION: u16 = 1;
 const NEIGHBOUR_ADDRESS: u16 = 2;
 const NEIGHBOUR_PERMANENT: u16 = 0x80;
 
 const INET: u8 = libc::AF_INET as u8;
+const INET6: u8 = libc::AF_INET6 as u8;
 
 /// An Ethernet address.
 pub type Mac = [u8; 6];
@@ -166,6 +170,22 @@ pub fn add_default_route(requests: &mut Requests, index: u32, gateway: Ipv4Addr)
     requests.push(action, NEW_ROUTE, flag::CREATE | flag::EXCL, &fixed, |attributes| {
         attributes.bytes(ROUTE_GATEWAY, &gateway.octets()).number(ROUTE_OUT, index);
     });
+}
+
+/// Whether an address is the host's own: what is sent to it does not leave.
+pub fn is_local(socket: &mut Socket, address: IpAddr) -> Result<bool, Refusal> {
+    let (family, bits) = if address.is_ipv6() { (INET6, 128) } else { (INET, 32) };
+    let fixed = [family, bits, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+    let mut request = Requests::default();
+    request.push(format!("looking for the route to {address}"), GET_ROUTE, 0, &fixed, |attributes| {
+        match address {
+            IpAddr::V4(address) => attributes.bytes(ROUTE_DESTINATION, &address.octets()),
+            IpAddr::V6(address) => attributes.bytes(ROUTE_DESTINATION, &address.octets()),
+        };
+    });
+    let mut local = false;
+    socket.ask(request, |body| local = body.get(7) == Some(&ROUTE_LOCAL))?;
+    Ok(local)
 }
 
 /// States for ever which Ethernet address a neighbour has.

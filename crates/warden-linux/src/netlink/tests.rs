@@ -12,8 +12,7 @@ fn alone<T: Send>(test: impl FnOnce() -> T + Send) -> T {
     assert!(rustix::process::geteuid().is_root(), "a network namespace needs root");
     std::thread::scope(|scope| {
         let thread = scope.spawn(|| {
-            // SAFETY: this thread was made for the test and shares nothing with others that the flag concerns.
-            unsafe { rustix::thread::unshare_unsafe(rustix::thread::UnshareFlags::NEWNET) }.unwrap();
+            crate::namespace::leave_network().unwrap();
             test()
         });
         thread.join().unwrap()
@@ -285,8 +284,72 @@ fn connections_of_an_address_are_forgotten() {
         batch.commit(&mut socket).unwrap();
         let packet = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
         packet.send_to(b"x", "127.0.0.2:9").unwrap();
-        assert_eq!(conntrack::forget(&mut socket, Ipv4Addr::new(127, 0, 0, 3)).unwrap(), 0);
-        assert_eq!(conntrack::forget(&mut socket, Ipv4Addr::new(127, 0, 0, 2)).unwrap(), 1);
-        assert_eq!(conntrack::forget(&mut socket, Ipv4Addr::new(127, 0, 0, 2)).unwrap(), 0);
+        assert_eq!(conntrack::forget_address(&mut socket, [127, 0, 0, 3].into()).unwrap(), 0);
+        assert_eq!(conntrack::forget_address(&mut socket, [127, 0, 0, 2].into()).unwrap(), 1);
+        assert_eq!(conntrack::forget_address(&mut socket, [127, 0, 0, 2].into()).unwrap(), 0);
+
+        packet.send_to(b"x", "127.0.0.2:9").unwrap();
+        let is_it = |connection: &conntrack::Tracked<'_>| {
+            assert_eq!(connection.original().destination(), Some([127, 0, 0, 2].into()));
+            assert_eq!(connection.reply().destination(), Some([127, 0, 0, 1].into()));
+            assert_eq!(connection.original().source(), Some([127, 0, 0, 1].into()));
+            assert!(!connection.is_translated());
+            connection.original().udp_port() == Some(9)
+        };
+        assert_eq!(conntrack::forget(&mut socket, false, is_it).unwrap(), 1);
+        let packet = std::net::UdpSocket::bind("[::1]:0").unwrap();
+        packet.send_to(b"x", "[::1]:9").unwrap();
+        assert_eq!(conntrack::forget_address(&mut socket, "::1".parse().unwrap()).unwrap(), 1);
+    });
+}
+
+#[test]
+fn a_batch_larger_than_any_socket_buffer_is_still_one_transaction() {
+    alone(|| {
+        let mut socket = Socket::open(Protocol::Netfilter).unwrap();
+        let mut batch = Batch::new("test");
+        batch.add_table();
+        batch.add_set("ports", &[Field::Protocol, Field::Port], Holds::Nothing);
+        for port in 0..u16::MAX {
+            batch.add_element("ports", &nftables::protocol_and_port(6, port), Held::Nothing);
+        }
+        batch.add_rule("none", &[Expression::Masquerade]);
+        let refusal = batch.commit(&mut socket).unwrap_err();
+        assert_eq!(refusal.action, "adding a rule to the chain none");
+        assert_eq!(output("nft", &["list", "ruleset"]), "");
+        let mut batch = Batch::new("test");
+        batch.add_table();
+        batch.commit(&mut socket).unwrap();
+    });
+}
+
+#[test]
+fn changes_by_others_are_noticed_and_ones_own_wake_nobody() {
+    alone(|| {
+        let mut socket = Socket::open(Protocol::Netfilter).unwrap();
+        let watch = nftables::Watch::start(socket.port().unwrap()).unwrap();
+        let wakes = || {
+            let now = rustix::event::Timespec { tv_sec: 0, tv_nsec: 0 };
+            let mut wanted = [rustix::event::PollFd::new(&watch, rustix::event::PollFlags::IN)];
+            rustix::event::poll(&mut wanted, Some(&now)).unwrap() > 0
+        };
+        let make = |socket: &mut Socket| {
+            let mut batch = Batch::new("test");
+            fill(&mut batch);
+            batch.commit(socket).unwrap();
+        };
+        make(&mut socket);
+        assert!(!wakes() && !watch.has_changed("test").unwrap());
+        output("nft", &["add", "table", "inet", "other"]);
+        output("nft", &["add", "table", "ip", "test"]);
+        assert!(wakes() && !watch.has_changed("test").unwrap());
+        for change in ["flush chain inet test one", "delete table inet test", "flush ruleset"] {
+            make(&mut socket);
+            output("nft", &[change]);
+            assert!(watch.has_changed("test").unwrap(), "{change}");
+            assert!(!watch.has_changed("test").unwrap());
+        }
+        make(&mut Socket::open(Protocol::Netfilter).unwrap());
+        assert!(watch.has_changed("test").unwrap(), "another socket of the same process");
     });
 }
