@@ -152,10 +152,12 @@ impl Daemon {
         processes
     }
 
-    /// Runs a command in its network namespace.
+    /// Runs a command in its network namespace, also when it has ended.
     pub fn in_its_network(&self, program: &str) -> Command {
         let mut command = Command::new("nsenter");
-        command.arg(format!("--net=/proc/{}/ns/net", self.pid())).arg(program);
+        let network = self.own.as_ref().and_then(|own| own.network.as_ref());
+        let network = network.expect("a daemon of the test's own").as_raw_fd();
+        command.arg(format!("--net=/proc/{}/fd/{network}", std::process::id())).arg(program);
         command
     }
 

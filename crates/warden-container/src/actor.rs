@@ -36,6 +36,9 @@ use crate::stopping::Stopping;
 use crate::supervisor::Supervisor;
 use crate::take_over::TakeOver;
 
+/// How often a job is asked for.
+const MAX_ASKED: u32 = 4;
+
 /// Answers one request.
 pub(crate) type Reply<T> = oneshot::Sender<Result<T, Error>>;
 
@@ -77,6 +80,11 @@ pub(crate) struct Actor {
 struct Starting {
     user: &'static str,
     reply: Reply<Arc<Job>>,
+    /// What to ask again, should iomux die before it has done it.
+    request: Request,
+    stdin: OwnedFd,
+    /// How often it was asked.
+    asked: u32,
 }
 
 /// What the actor reacts to.
@@ -192,14 +200,19 @@ impl Actor {
     fn spawn(&mut self, run: Run, stdin: OwnedFd, reply: Reply<Arc<Job>>) {
         let user = if run.privileged { "root" } else { USER };
         match self.ask_for_job(run, user, stdin) {
-            Ok(job) => {
-                self.starting.insert(job, Starting { user, reply });
+            Ok((job, request, stdin)) => {
+                self.starting.insert(job, Starting { user, reply, request, stdin, asked: 1 });
             }
             Err(error) => drop(reply.send(Err(error))),
         }
     }
 
-    fn ask_for_job(&mut self, run: Run, user: &str, stdin: OwnedFd) -> Result<u32, Error> {
+    fn ask_for_job(
+        &mut self,
+        run: Run,
+        user: &str,
+        stdin: OwnedFd,
+    ) -> Result<(u32, Request, OwnedFd), Error> {
         self.shared.admit(Operation::Spawn)?;
         let machine = &self.shared.machine;
         let limit = machine.settings.max_running_jobs;
@@ -223,8 +236,10 @@ impl Actor {
             .log_tag
             .map(|tag| Syslog { tag: ByteString(tag), socket: settings.syslog_socket.as_path().into() });
         let output = Output { limit: settings.job_output_limit, discard: run.discard_output, log };
-        link.send(&Request::Spawn { job, process, output }, Some(stdin)).context(action)?;
-        Ok(job)
+        let request = Request::Spawn { job, process, output };
+        let copy = stdin.try_clone().context(action)?;
+        link.send(&request, Some(stdin)).context(action)?;
+        Ok((job, request, copy))
     }
 
     /// Sends a request that has no descriptor; a socket that is gone is noticed where it is read.
@@ -278,12 +293,25 @@ impl Actor {
         }
     }
 
-    /// Ends the wait for jobs that an iomux which has died was asked for, and that the next does not know.
-    pub(crate) fn fail_starting(&mut self) {
-        for starting in std::mem::take(&mut self.starting).into_values() {
-            let action = format!("starting {SHELL} as {}", starting.user);
-            let source = io::Error::other("the container's supervisor died meanwhile");
-            drop(starting.reply.send(Err(Error::Failed { action, source })));
+    /// Asks again for jobs that an iomux which has died was asked for, and that the next does not know: they were never
+    /// started. One that each iomux dies of is given up.
+    pub(crate) fn start_again(&mut self) {
+        for (job, mut starting) in std::mem::take(&mut self.starting) {
+            starting.asked += 1;
+            let stdin = starting.stdin.try_clone();
+            let sent = match (&mut self.link, stdin) {
+                _ if starting.asked > MAX_ASKED => Err(io::Error::other("its supervisor has died each time")),
+                (Some(link), Ok(stdin)) => link.send(&starting.request, Some(stdin)),
+                (None, _) => Err(io::ErrorKind::BrokenPipe.into()),
+                (_, Err(error)) => Err(error),
+            };
+            match sent {
+                Ok(()) => drop(self.starting.insert(job, starting)),
+                Err(source) => {
+                    let action = format!("starting {SHELL} as {}", starting.user);
+                    drop(starting.reply.send(Err(Error::Failed { action, source })));
+                }
+            }
         }
     }
 

@@ -73,7 +73,9 @@ pub(crate) struct Shared {
     pub(crate) accounted: Mutex<BTreeMap<u32, u32>>,
     /// Changes since its beginning of what its snapshot tells; and those that are on the disk.
     pub(crate) changes: AtomicU64,
-    pub(crate) saved: Mutex<u64>,
+    pub(crate) saved: AtomicU64,
+    /// Held by who writes it.
+    pub(crate) saving: Mutex<()>,
     leases: Mutex<Option<Leases>>,
     status: Mutex<Status>,
     /// Held while what an actor left is cleared without it.
@@ -157,7 +159,8 @@ impl Shared {
             out_of_memory: AtomicU64::new(0),
             accounted: Mutex::default(),
             changes: AtomicU64::new(1),
-            saved: Mutex::new(0),
+            saved: AtomicU64::new(0),
+            saving: Mutex::default(),
             leases: Mutex::new(Some(leases)),
             status: Mutex::new(Status {
                 state: State::Born,
@@ -290,13 +293,17 @@ impl Container {
     /// Tells its state (active or stopped containers only).
     pub async fn info(&self) -> Result<Info, Error> {
         admit(self.shared.state(), Operation::Info)?;
-        Ok(self.shared.look())
+        let info = self.shared.look();
+        self.shared.settle().await;
+        Ok(info)
     }
 
     /// Tells its state whatever it is: the last one known when it is gone, or going.
     pub async fn last_info(&self) -> Info {
         let obituary = lock(&self.shared.status).obituary.clone();
-        obituary.unwrap_or_else(|| self.shared.look())
+        let info = obituary.unwrap_or_else(|| self.shared.look());
+        self.shared.settle().await;
+        info
     }
 
     /// Starts a job.

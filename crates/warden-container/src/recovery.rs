@@ -222,8 +222,8 @@ async fn take(shared: &Arc<Shared>) -> Result<Adoption, Error> {
     let shared = Arc::clone(shared);
     let (watch, ran_out_of_memory) = blocking(move || {
         // iomux has done by now what the earlier daemon had asked of it: the files tell all.
-        let found = jobs::scan(&shared.path.join("jobs"))
-            .context(|| format!("reading the jobs of container {}", shared.id))?;
+        let found =
+            jobs::scan(&shared.path).context(|| format!("reading the jobs of container {}", shared.id))?;
         shared.machine.pass_jobs(found.highest);
         for job in &found.jobs {
             if job.exceeded_its_limit() {
@@ -232,8 +232,9 @@ async fn take(shared: &Arc<Shared>) -> Result<Adoption, Error> {
             shared.jobs.recover(job.number, &job.found);
         }
         let watch = limits::restore(&shared)?;
-        let ran_out = watch.is_some() && shared.account_memory();
         shared.save()?;
+        // Written with its event, or not at all.
+        let ran_out = watch.is_some() && shared.account_memory();
         Ok((watch, ran_out))
     })
     .await?;

@@ -20,10 +20,10 @@ impl Shared {
 
     /// Writes the snapshot, unless the one on the disk is true. Blocks.
     pub(crate) fn save(&self) -> Result<(), Error> {
-        let mut saved = lock(&self.saved);
+        let _turn = lock(&self.saving);
         // Before the container is looked at: what changes meanwhile is written by who changes it.
         let changes = self.changes.load(Ordering::SeqCst);
-        if *saved == changes || self.is_gone() {
+        if self.saved.load(Ordering::SeqCst) == changes || self.is_gone() {
             return Ok(());
         }
         match self.snapshot().write(&self.path) {
@@ -31,8 +31,19 @@ impl Shared {
             Err(error) if error.kind() == io::ErrorKind::NotFound && self.state() == State::Destroyed => {}
             written => written.context(|| format!("writing the snapshot of container {}", self.id))?,
         }
-        *saved = changes;
+        self.saved.store(changes, Ordering::SeqCst);
         Ok(())
+    }
+
+    /// Has everything that a client is about to be told on the disk.
+    pub(crate) async fn settle(self: &Arc<Self>) {
+        if self.saved.load(Ordering::SeqCst) == self.changes.load(Ordering::SeqCst) {
+            return;
+        }
+        let shared = Arc::clone(self);
+        if let Err(error) = blocking(move || shared.save()).await {
+            tracing::error!(container = %self.id, %error, "the next daemon would not know what a client is told");
+        }
     }
 
     fn snapshot(&self) -> Snapshot {

@@ -5,6 +5,7 @@
 //! made them.
 
 use tokio::task::JoinHandle;
+use warden_iomux::message::{Event, Step};
 
 use crate::actor::Actor;
 use crate::error::Error;
@@ -52,10 +53,12 @@ impl Actor {
             Ok(Supervisor { link, process, told, .. }) => {
                 self.link = Some(link);
                 self.process = Some(process);
-                for event in told {
+                // Jobs that the one before had not begun are begun by this one.
+                let not_begun = |event: &Event| matches!(event, Event::SpawnFailed { step: Step::Init, .. });
+                for event in told.into_iter().filter(|event| !not_begun(event)) {
                     self.hear(event);
                 }
-                self.fail_starting();
+                self.start_again();
             }
             Err(error) => {
                 tracing::error!(container = %self.shared.id, %error, "no iomux takes over");

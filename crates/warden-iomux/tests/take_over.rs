@@ -47,7 +47,7 @@ fn ends_that_nobody_has_taken_are_told_to_the_next() {
     let killed = container.spawn("kill -9 $$");
     container.client.end(killed);
     container.kill_supervisor();
-    fs::write(container.layout.directory().join("tmp/rootfs/home/vcap/go"), "").unwrap();
+    container.release();
     container.wait_for_processes(1);
     let told = container.take_over();
     let end = |job| {
@@ -97,7 +97,7 @@ fn the_limit_of_output_counts_what_was_stored_before() {
     let job = container.spawn_as("vcap", script, stored(1000));
     wait_until(|| fs::metadata(container.layout.stdout(job)).is_ok_and(|found| found.len() == 600));
     container.kill_supervisor();
-    fs::write(container.layout.directory().join("tmp/rootfs/home/vcap/go"), "").unwrap();
+    container.release();
     container.take_over();
     let outcome = container.finish(job);
     assert_eq!((outcome.cause, outcome.stdout.len()), (ExitCause::OutputLimit, 1000));
@@ -140,8 +140,8 @@ fn a_depot_that_moves_is_no_concern_of_its_jobs() {
     let here = container.layout.directory().to_owned();
     let there = here.with_file_name("elsewhere000");
     fs::rename(&here, &there).unwrap();
-    fs::write(there.join("tmp/rootfs/home/vcap/go"), "").unwrap();
     container.layout = warden_iomux::layout::Layout::new(&there);
+    container.release();
     let outcome = container.finish(job);
     assert_eq!((outcome.cause, outcome.stdout.as_str()), (ExitCause::Code(5), "moved\n"));
     assert_eq!(container.run("echo after").stdout, "after\n");
