@@ -4,6 +4,7 @@
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard};
 
+use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 
 use crate::actor::Command;
@@ -12,15 +13,17 @@ use crate::cgroup::{cpu, memory};
 use crate::container::Shared;
 use crate::error::{Context, Error, blocking};
 use crate::pool::lock;
-use crate::request::Cpu;
+use crate::request::{Bandwidth, Cpu};
 
 /// What clients have limited, as they asked for it; absent where nobody did.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Requested {
     /// Bytes.
     pub(crate) memory: Option<u64>,
     /// Of the processors.
     pub(crate) cpu: Cpu,
+    /// Into it and out of it.
+    pub(crate) bandwidth: Option<Bandwidth>,
 }
 
 /// The limits of one container.
@@ -114,7 +117,7 @@ pub(crate) async fn cpu(shared: Arc<Shared>, asked: Cpu) -> Result<Cpu, Error> {
 /// the memory first where it is limited.
 pub(crate) fn restore(shared: &Shared) -> Result<Option<Watch>, Error> {
     let (cgroups, id) = (&shared.machine.cgroups, shared.id);
-    let Requested { memory, cpu } = shared.limits.requested();
+    let Requested { memory, cpu, bandwidth } = shared.limits.requested();
     let limit = memory.map(|bytes| memory::check(bytes, memory::of_machine()).unwrap_or(Some(bytes)));
     let watch = memory.map(|_| cgroups.watch_memory(id)).transpose().context(setting_memory)?;
     if let Err(error) = cgroups.limit_memory(id, limit.flatten())
@@ -129,6 +132,9 @@ pub(crate) fn restore(shared: &Shared) -> Result<Option<Watch>, Error> {
     {
         return Err(error).context(|| "Failed setting cpu shares".to_owned());
     }
+    if let Some(limit) = bandwidth {
+        shared.machine.network.limit_bandwidth(id, bandwidth, limit)?;
+    }
     Ok(watch)
 }
 
@@ -139,6 +145,19 @@ fn check_quota(quota: u64) -> Result<Option<u64>, Error> {
         value: quota,
         reason,
     })
+}
+
+/// Sets the limit of bandwidth.
+pub(crate) async fn bandwidth(shared: Arc<Shared>, asked: Bandwidth) -> Result<(), Error> {
+    blocking(move || {
+        let _turn = shared.limits.take_turn();
+        let before = shared.limits.requested().bandwidth;
+        shared.machine.network.limit_bandwidth(shared.id, before, asked)?;
+        lock(&shared.limits.requested).bandwidth = Some(asked);
+        shared.changed();
+        shared.save()
+    })
+    .await
 }
 
 /// The failure of a request that a machine's controllers cannot serve.

@@ -124,7 +124,7 @@ pub(crate) fn survey(depot: &Depot, cgroups: &Cgroups, pools: &Pools) -> Result<
 }
 
 /// Whether a directory is that of a container which can be taken over.
-fn judge(id: Id, directory: &Path) -> Result<Snapshot, (Verdict, Option<Snapshot>)> {
+fn judge(id: Id, directory: &Path) -> Result<Snapshot, (Verdict, Option<Box<Snapshot>>)> {
     let snapshot = match Snapshot::read(directory) {
         Ok(None) => return Err((Verdict::NeverHandedOut, None)),
         Ok(Some(snapshot)) if snapshot.id == id => snapshot,
@@ -139,7 +139,7 @@ fn judge(id: Id, directory: &Path) -> Result<Snapshot, (Verdict, Option<Snapshot
         State::Active | State::Stopped if is_dead(directory) => Verdict::Dead,
         State::Active | State::Stopped => return Ok(snapshot),
     };
-    Err((verdict, Some(snapshot)))
+    Err((verdict, Some(Box::new(snapshot))))
 }
 
 /// Whether nobody serves a container's init socket: the kernel closes it with the init, and with nothing before.

@@ -24,7 +24,7 @@ use warden_init::spec::IdRange;
 use crate::id::Id;
 use crate::limits::Requested;
 use crate::network::Records;
-use crate::request::Cpu;
+use crate::request::{Bandwidth, Cpu};
 use crate::state::State;
 
 /// The version that is written.
@@ -117,6 +117,8 @@ struct Resources {
     limit_cpu: Option<u64>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     limit_cpu_quota: Option<u64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    limit_bandwidth: Option<Bandwidth>,
     #[serde(default)]
     out_of_memory: u64,
     /// `net_in` and `net_out`.
@@ -150,6 +152,7 @@ impl Snapshot {
                 limit_memory: self.limits.memory,
                 limit_cpu: self.limits.cpu.shares,
                 limit_cpu_quota: self.limits.cpu.quota,
+                limit_bandwidth: self.limits.bandwidth,
                 out_of_memory: self.out_of_memory,
                 opened: self.opened.clone(),
             },
@@ -193,6 +196,7 @@ impl Snapshot {
             limits: Requested {
                 memory: resources.limit_memory,
                 cpu: Cpu { shares: resources.limit_cpu, quota: resources.limit_cpu_quota },
+                bandwidth: resources.limit_bandwidth,
             },
             out_of_memory: resources.out_of_memory,
             opened: resources.opened,
@@ -246,6 +250,7 @@ mod tests {
             limits: Requested {
                 memory: Some(1 << 26),
                 cpu: Cpu { shares: Some(300), quota: Some(u64::MAX) },
+                bandwidth: Some(Bandwidth { rate: 1_000_000, burst: 100_000 }),
             },
             out_of_memory: 3,
             opened: Records {

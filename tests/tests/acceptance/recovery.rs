@@ -81,7 +81,7 @@ fn jobs_go_on_while_no_daemon_runs_and_are_whole_afterwards() {
     });
     daemon.restart();
     let mut client = daemon.connect();
-    assert_eq!(client.list(), [handle.clone()]);
+    assert_eq!(client.list(), std::slice::from_ref(&handle));
     let info = client.info(&handle);
     assert_eq!(info.state.as_deref(), Some(&b"active"[..]));
     assert_eq!(info.job_ids, [u64::from(ends_later)]);
