@@ -30,5 +30,6 @@ mod operators;
 mod process;
 mod prompt;
 mod protocol;
+mod recovery;
 mod stop_and_destroy;
 mod syslog;
