@@ -5,6 +5,7 @@
 //! Everything here fails by panicking: that is how a test fails.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a harness fails by panicking")]
 
+pub mod attempt;
 mod config;
 mod connection;
 mod daemon;
@@ -17,7 +18,7 @@ mod random;
 pub mod transfer;
 mod wait;
 
-pub use config::Config;
+pub use config::{ALL_PRIVILEGES, Config};
 pub use connection::{Connection, Output, Streamed};
 pub use daemon::Daemon;
 pub use random::Random;

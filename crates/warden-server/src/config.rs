@@ -1,8 +1,9 @@
 //! The configuration: the original's YAML files, and keys of our own beside theirs.
 //!
 //! Each section is a shallow merge over its defaults. An unknown key of the original's sections is a warning, because
-//! the original ignored it; inside our own map `server.host_ids` it is an error.
+//! the original ignored it; inside our own maps `server.host_ids` and `server.confinement` it is an error.
 
+mod confinement;
 mod logging;
 mod network;
 mod section;
@@ -13,6 +14,7 @@ mod value;
 use std::fs;
 use std::path::Path;
 
+pub use confinement::Restrictions;
 pub use logging::{Format, Level, Logging};
 pub use network::{Network, Ports, Users};
 pub use section::ConfigError;
