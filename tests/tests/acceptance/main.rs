@@ -23,6 +23,7 @@ mod job_output;
 mod jobs;
 mod limits;
 mod load;
+mod nested;
 mod network_rules;
 mod networks;
 mod process;
