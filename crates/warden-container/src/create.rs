@@ -91,11 +91,12 @@ fn prepare(machine: &Machine, id: Id, leases: &Leases, request: &Create) -> Resu
         system: &lower.system,
         directory: &directory,
         binds: &request.binds,
+        confinement: machine.settings.confinement,
         dns_servers: &machine.settings.dns_servers,
         host_resolv_conf: &fs::read(RESOLV_CONF).unwrap_or_default(),
     }
     .spec()?;
-    machine.cgroups.create(id, machine.settings.allow_nested_warden, machine.settings.max_tasks)?;
+    machine.cgroups.create(id, !machine.settings.device_rules, machine.settings.max_tasks)?;
     if let Some(device) = machine.io_device {
         machine.cgroups.limit_io(id, device, &machine.settings.io_limits)?;
     }

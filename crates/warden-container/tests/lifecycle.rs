@@ -99,6 +99,8 @@ impl World {
             dns_servers: Vec::new(),
             users: UserPool { start: 10_000, size: 256 },
             allow_nested_warden: false,
+            confinement: warden_init::confinement::Confinement::FULL,
+            device_rules: true,
         }
     }
 
