@@ -17,6 +17,9 @@ use crate::config::Config;
 use crate::connection::Connection;
 use crate::{files, kernel, programs};
 
+/// A file in a daemon's directory that stands for the host's.
+const RESOLV_CONF: &str = "resolv.conf";
+
 /// How long a daemon may take to start or to end.
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -52,6 +55,20 @@ impl Daemon {
 
     /// A daemon of the test's own with further configuration: `section.key` and the value as YAML.
     pub fn with(settings: &[(&str, &str)]) -> Self {
+        Self::with_files(settings, &[])
+    }
+
+    /// The same, which finds `text` in the host's resolv.conf, wherever it looks; [`Self::set_resolv_conf`] changes it.
+    pub fn with_resolv_conf(settings: &[(&str, &str)], text: &str) -> Self {
+        Self::with_files(settings, &[(RESOLV_CONF, text)])
+    }
+
+    /// Changes what the daemon finds in the host's resolv.conf.
+    pub fn set_resolv_conf(&self, text: &str) {
+        fs::write(self.directory().join(RESOLV_CONF), text).unwrap();
+    }
+
+    fn with_files(settings: &[(&str, &str)], more: &[(&str, &str)]) -> Self {
         programs::require_root();
         let directory = tempfile::Builder::new()
             .prefix("warden-test.")
@@ -63,6 +80,9 @@ impl Daemon {
             config.set(key, value);
         }
         fs::write(directory.path().join("wardend.yml"), config.text()).unwrap();
+        for (name, text) in more {
+            fs::write(directory.path().join(name), text).unwrap();
+        }
         let child = start(directory.path());
         let socket = directory.path().join("warden.sock");
         let mut daemon =
@@ -311,8 +331,15 @@ fn is_hidden(path: &Path) -> bool {
 fn start(directory: &Path) -> Child {
     let stderr = File::create(directory.join("stderr")).unwrap();
     let mut command = Command::new("unshare");
-    command.args(["--net", "sh", "-c", "ip link set lo up && exec \"$0\" --config \"$1\""]);
-    command.arg(programs::find("wardend")).arg(directory.join("wardend.yml"));
+    let resolv_conf = directory.join(RESOLV_CONF);
+    let mut script = "ip link set lo up && exec \"$0\" --config \"$1\"".to_owned();
+    if resolv_conf.exists() {
+        // The file is seen over the host's, in a mount namespace of the daemon's own.
+        command.arg("--mount");
+        script.insert_str(0, "mount --bind \"$2\" /etc/resolv.conf && ");
+    }
+    command.args(["--net", "sh", "-c", &script]);
+    command.arg(programs::find("wardend")).arg(directory.join("wardend.yml")).arg(resolv_conf);
     command.env("LANG", "C.UTF-8").stdin(Stdio::null()).stdout(Stdio::null()).stderr(stderr);
     command.spawn().unwrap_or_else(|error| panic!("starting unshare: {error}"))
 }

@@ -16,6 +16,7 @@ pub mod programs;
 mod random;
 pub mod transfer;
 mod wait;
+pub mod world;
 
 pub use config::Config;
 pub use connection::{Connection, Output, Streamed};

@@ -7,6 +7,7 @@ pub mod container;
 mod copies;
 mod create;
 mod depot;
+mod dns;
 mod ending;
 pub mod error;
 pub mod host;

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use crate::cgroup::Cgroups;
 use crate::depot::{Depot, make_directory};
+use crate::dns::Dns;
 use crate::error::{Context, Error};
 use crate::id::{Id, Ids};
 use crate::image::{self, Lower};
@@ -27,6 +28,7 @@ pub(crate) struct Machine {
     pub(crate) depot: Depot,
     pub(crate) cgroups: Cgroups,
     pub(crate) network: Network,
+    pub(crate) dns: Dns,
     pub(crate) pools: Pools,
     pub(crate) ids: Ids,
     /// The configured image.
@@ -50,6 +52,11 @@ impl Machine {
         let leftovers = remove_leftovers(&depot, &cgroups)?;
         // Until now the rules of an earlier daemon held for what it had left running.
         let (network, _) = Network::prepare(&settings, Vec::new(), &leftovers)?;
+        let dns = Dns::new(settings.dns_forwarder, settings.network.network);
+        if !network.is_empty() {
+            // What runs on may have been told to ask here.
+            dns.start(&network)?;
+        }
         cgroups.share()?;
         let lower = Lower::prepare(&settings.image, &depot, Ids::default().next())?;
         if let Err(error) = image::remove_unused(&depot, &lower) {
@@ -57,6 +64,7 @@ impl Machine {
         }
         Ok(Self {
             network,
+            dns,
             pools: Pools::new(&settings),
             settings,
             depot,
