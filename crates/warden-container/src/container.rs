@@ -16,7 +16,7 @@ use crate::admission::{Operation, admit};
 use crate::copies::CancelOnDrop;
 use crate::error::{Context, Error, blocking};
 use crate::id::Id;
-use crate::info::Info;
+use crate::info::{BandwidthStat, Info};
 use crate::job::Job;
 use crate::jobs::{Jobs, Limits};
 use crate::leases::Leases;
@@ -25,7 +25,7 @@ use crate::machine::Machine;
 use crate::owner;
 use crate::pool::lock;
 use crate::registry::Registry;
-use crate::request::{Copy, Cpu, Direction, NetIn, NetOut, Run, Stop};
+use crate::request::{Bandwidth, Copy, Cpu, Direction, NetIn, NetOut, Run, Stop};
 use crate::settings::Addresses;
 use crate::state::State;
 use crate::stdin;
@@ -147,6 +147,13 @@ impl Shared {
         lock(&self.status).gone
     }
 
+    fn look_at_bandwidth(&self) -> Result<BandwidthStat, Error> {
+        match self.limits.requested().bandwidth {
+            Some(asked) => self.machine.network.bandwidth(self.id, asked),
+            None => Ok(BandwidthStat::default()),
+        }
+    }
+
     fn look(&self) -> Info {
         let (state, events) = {
             let status = lock(&self.status);
@@ -161,6 +168,7 @@ impl Shared {
             path: self.path.clone(),
             memory: self.machine.cgroups.memory(self.id),
             cpu: self.machine.cgroups.cpu(self.id),
+            bandwidth: BandwidthStat::default(),
             jobs: self.jobs.running(),
         }
     }
@@ -194,13 +202,31 @@ impl Container {
     /// Tells its state (active or stopped containers only).
     pub async fn info(&self) -> Result<Info, Error> {
         admit(self.shared.state(), Operation::Info)?;
-        Ok(self.shared.look())
+        Ok(self.look().await)
     }
 
     /// Tells its state whatever it is: the last one known when it is gone, or going.
     pub async fn last_info(&self) -> Info {
         let obituary = lock(&self.shared.status).obituary.clone();
-        obituary.unwrap_or_else(|| self.shared.look())
+        match obituary {
+            Some(info) => info,
+            None => self.look().await,
+        }
+    }
+
+    /// Looks at all of it; the kernel may let who asks for its limits of bandwidth wait.
+    async fn look(&self) -> Info {
+        let mut info = self.shared.look();
+        if self.shared.limits.requested().bandwidth.is_some() {
+            let shared = Arc::clone(&self.shared);
+            match blocking(move || shared.look_at_bandwidth()).await {
+                Ok(stat) => info.bandwidth = stat,
+                Err(error) => {
+                    tracing::warn!(container = %self.shared.id, %error, "the limits of bandwidth are not known");
+                }
+            }
+        }
+        info
     }
 
     /// Starts a job.
@@ -258,6 +284,12 @@ impl Container {
     pub async fn limit_cpu(&self, asked: Cpu) -> Result<Cpu, Error> {
         self.shared.admit(Operation::Limit)?;
         limits::cpu(Arc::clone(&self.shared), asked).await
+    }
+
+    /// Limits its bandwidth in both directions.
+    pub async fn limit_bandwidth(&self, asked: Bandwidth) -> Result<(), Error> {
+        self.shared.admit(Operation::Limit)?;
+        limits::bandwidth(Arc::clone(&self.shared), asked).await
     }
 
     /// Forwards a port of the host to it; answers the host's port and its own.

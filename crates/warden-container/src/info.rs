@@ -24,6 +24,8 @@ pub struct Info {
     pub memory: Option<MemoryStat>,
     /// Its CPU time, where the kernel tells.
     pub cpu: Option<CpuStat>,
+    /// Its limits of bandwidth.
+    pub bandwidth: BandwidthStat,
     /// Its running jobs.
     pub jobs: Vec<u32>,
 }
@@ -71,4 +73,24 @@ pub struct CpuStat {
     pub user: Option<u64>,
     /// In the kernel, in USER_HZ (hundredths of a second).
     pub system: Option<u64>,
+}
+
+/// Limits of bandwidth: 4294967295 where there is none.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BandwidthStat {
+    /// Towards the container, bytes per second.
+    pub in_rate: u64,
+    /// Towards the container at once, bytes.
+    pub in_burst: u64,
+    /// From the container, bytes per second.
+    pub out_rate: u64,
+    /// From the container at once, bytes.
+    pub out_burst: u64,
+}
+
+impl Default for BandwidthStat {
+    fn default() -> Self {
+        let none = u32::MAX.into();
+        Self { in_rate: none, in_burst: none, out_rate: none, out_burst: none }
+    }
 }

@@ -4,6 +4,7 @@
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard};
 
+use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 
 use crate::actor::Command;
@@ -11,15 +12,17 @@ use crate::cgroup::{cpu, memory};
 use crate::container::Shared;
 use crate::error::{Context, Error, blocking};
 use crate::pool::lock;
-use crate::request::Cpu;
+use crate::request::{Bandwidth, Cpu};
 
 /// What clients have limited, as they asked for it; absent where nobody did.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Requested {
     /// Bytes.
     pub(crate) memory: Option<u64>,
     /// Of the processors.
     pub(crate) cpu: Cpu,
+    /// Into it and out of it.
+    pub(crate) bandwidth: Option<Bandwidth>,
 }
 
 /// The limits of one container.
@@ -102,6 +105,18 @@ fn check_quota(quota: u64) -> Result<Option<u64>, Error> {
         value: quota,
         reason,
     })
+}
+
+/// Sets the limit of bandwidth.
+pub(crate) async fn bandwidth(shared: Arc<Shared>, asked: Bandwidth) -> Result<(), Error> {
+    blocking(move || {
+        let _turn = shared.limits.take_turn();
+        let before = shared.limits.requested().bandwidth;
+        shared.machine.network.limit_bandwidth(shared.id, before, asked)?;
+        lock(&shared.limits.requested).bandwidth = Some(asked);
+        Ok(())
+    })
+    .await
 }
 
 /// The failure of a request that a machine's controllers cannot serve.

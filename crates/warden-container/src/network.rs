@@ -13,15 +13,17 @@ use warden_linux::netlink::{Protocol, Refusal, Socket, conntrack, nftables};
 
 use crate::error::{Context, Error};
 use crate::id::Id;
+use crate::info::BandwidthStat;
 use crate::network::forwards::Forwards;
 use crate::network::interfaces::names;
 use crate::network::repair::Repairs;
 use crate::network::state::{Member, State};
 use crate::network::table::PoolNetworks;
 use crate::pool::lock;
-use crate::request::{NetIn, NetOut, Transport};
+use crate::request::{Bandwidth, NetIn, NetOut, Transport};
 use crate::settings::{Addresses, Settings};
 
+mod bandwidth;
 mod forwarding;
 mod forwards;
 mod interfaces;
@@ -45,6 +47,10 @@ const FORWARD_HOOK: u32 = 2;
 #[derive(Debug)]
 pub(crate) struct Network {
     state: Arc<Mutex<State>>,
+    /// Asks the kernel what it holds, without waiting for those who change it.
+    look: Mutex<Socket>,
+    /// Largest packet of the interfaces, in bytes.
+    mtu: u16,
     /// Takes the names of interfaces that shall be gone.
     reaper: mpsc::Sender<String>,
     _repairs: Repairs,
@@ -85,13 +91,15 @@ impl Network {
         let port = state.filter.port();
         let watch = port.and_then(Watch::start).context(|| "watching the packet filter".to_owned())?;
         state.write_all().map_err(failed)?;
-        for id in leftovers {
-            interfaces::delete(&mut state.route, &names(*id).host)?;
-        }
+        reaper::delete(&mut state.route, leftovers.iter().flat_map(|id| names(*id).on_the_host()));
         name_other_filters(&mut state.filter, &state.firewall.table);
         let state = Arc::new(Mutex::new(state));
         let repairs = Repairs::start(watch, Arc::downgrade(&state))?;
-        Ok((Self { state, reaper: reaper::start()?, _repairs: repairs }, refused))
+        let look = Mutex::new(open(Protocol::Route)?);
+        Ok((
+            Self { state, look, mtu: settings.firewall.mtu, reaper: reaper::start()?, _repairs: repairs },
+            refused,
+        ))
     }
 
     /// Connects a container: its rules first, then its interfaces.
@@ -128,7 +136,9 @@ impl Network {
         // Deleting the interface takes the kernel long.
         interfaces::disconnect(&mut state.route, &names, member.addresses)?;
         // The reaper lives as long as this.
-        let _ = self.reaper.send(names.host);
+        for name in names.on_the_host() {
+            let _ = self.reaper.send(name);
+        }
         conntrack::forget_address(&mut state.filter, member.addresses.container.into())
             .map(drop)
             .map_err(failed)
@@ -201,6 +211,29 @@ impl Network {
     #[allow(dead_code, reason = "snapshots, which will carry them, are not written yet")]
     pub(crate) fn records(&self, id: Id) -> Option<Records> {
         lock(&self.state).members.get(&id).map(|member| member.records.clone())
+    }
+
+    /// Limits the bandwidth of a container in both directions; where that is refused, it is as `before` again.
+    pub(crate) fn limit_bandwidth(
+        &self,
+        id: Id,
+        before: Option<Bandwidth>,
+        asked: Bandwidth,
+    ) -> Result<(), Error> {
+        let mtu = self.mtu;
+        let bucket = bandwidth::read(asked, mtu)?;
+        let before = before.and_then(|before| bandwidth::read(before, mtu).ok().flatten());
+        let mut state = lock(&self.state);
+        if !state.members.contains_key(&id) {
+            return Err(Error::UnknownHandle);
+        }
+        bandwidth::apply(&mut state.route, &names(id), mtu, before, bucket).map_err(failed)
+    }
+
+    /// Tells the limits of bandwidth of a container as the kernel holds them; `asked` are those that were set last.
+    pub(crate) fn bandwidth(&self, id: Id, asked: Bandwidth) -> Result<BandwidthStat, Error> {
+        let stat = bandwidth::stat(&mut lock(&self.look), &names(id), self.mtu, asked);
+        stat.map_err(failed)
     }
 
     /// Leaves the table to the next daemon, or removes it when no container is left.

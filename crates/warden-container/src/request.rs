@@ -48,12 +48,21 @@ pub struct Run {
 }
 
 /// Limits of a container's processor time; what is absent stays as it is.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Cpu {
     /// Its share, relative to other containers, whose default is 1024.
     pub shares: Option<u64>,
     /// Microseconds of processor time in each 100,000, over all processors together; `u64::MAX` lifts the quota.
     pub quota: Option<u64>,
+}
+
+/// A limit of bandwidth, the same into a container and out of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Bandwidth {
+    /// Bytes per second.
+    pub rate: u64,
+    /// Bytes that may go at once after a pause.
+    pub burst: u64,
 }
 
 /// How to stop.

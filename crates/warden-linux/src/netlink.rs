@@ -15,6 +15,7 @@ use rustix::thread::LinkNameSpaceType;
 
 pub mod conntrack;
 pub mod nftables;
+pub mod qdisc;
 pub mod route;
 
 /// Length of a message's header.
@@ -36,6 +37,7 @@ pub mod flag {
     pub(crate) const REQUEST: u16 = 0x1;
     pub(crate) const MULTI: u16 = 0x2;
     pub(crate) const ACK: u16 = 0x4;
+    pub(crate) const ECHO: u16 = 0x8;
     pub(crate) const REPLACE: u16 = 0x100;
     pub(crate) const EXCL: u16 = 0x200;
     pub(crate) const CREATE: u16 = 0x400;
@@ -187,7 +189,7 @@ impl Socket {
                     KIND_DONE => return Ok(()),
                     _ => see(message.body),
                 }
-                if message.flags & flag::MULTI == 0 {
+                if message.flags & flag::MULTI == 0 && request.acknowledged.is_none() {
                     return Ok(());
                 }
             }

@@ -1,9 +1,21 @@
 //! Between the protocol's messages and the domain's values: the only place that knows both.
 
+// What arrives here may be anything: no length, index or sum may be taken on trust.
+#![cfg_attr(
+    not(test),
+    deny(
+        clippy::unwrap_used,
+        clippy::expect_used,
+        clippy::panic,
+        clippy::indexing_slicing,
+        clippy::arithmetic_side_effects
+    )
+)]
+
 use std::time::Duration;
 
 use warden_container::error::Error;
-use warden_container::info::{CpuStat, Info, MemoryStat};
+use warden_container::info::{BandwidthStat, CpuStat, Info, MemoryStat};
 use warden_container::request::{
     Bind, Copy, Create, Direction, NetIn, NetOut, Protocol, Run, Stop, Transport,
 };
@@ -90,12 +102,11 @@ pub(crate) fn net_in(request: &messages::NetInRequest) -> Result<NetIn, Error> {
         },
     };
     Ok(NetIn {
-        protocol: match protocol(request.protocol)? {
-            Protocol::Tcp => Transport::Tcp,
-            Protocol::Udp => Transport::Udp,
-            other => {
-                let name = format!("{other:?}").to_uppercase();
-                return Err(Error::invalid("protocol", name.as_bytes(), "TCP or UDP"));
+        protocol: match request.protocol.map(|number| (number, messages::Transport::try_from(number))) {
+            None | Some((_, Ok(messages::Transport::Tcp))) => Transport::Tcp,
+            Some((_, Ok(messages::Transport::Udp))) => Transport::Udp,
+            Some((number, Err(_))) => {
+                return Err(Error::invalid("protocol", number.to_string().as_bytes(), "0 (TCP) or 1 (UDP)"));
             }
         },
         host_port: port("host_port", request.host_port)?,
@@ -166,6 +177,7 @@ pub(crate) fn info(info: Info) -> messages::InfoResponse {
         container_path: Some(info.path.into_os_string().into_encoded_bytes()),
         memory_stat: info.memory.map(memory),
         cpu_stat: info.cpu.map(cpu),
+        bandwidth_stat: Some(bandwidth(info.bandwidth)),
         job_ids: info.jobs.into_iter().map(u64::from).collect(),
         ..messages::InfoResponse::default()
     }
@@ -173,6 +185,15 @@ pub(crate) fn info(info: Info) -> messages::InfoResponse {
 
 fn cpu(stat: CpuStat) -> messages::CpuStat {
     messages::CpuStat { usage: stat.usage, user: stat.user, system: stat.system }
+}
+
+fn bandwidth(stat: BandwidthStat) -> messages::BandwidthStat {
+    messages::BandwidthStat {
+        in_rate: Some(stat.in_rate),
+        in_burst: Some(stat.in_burst),
+        out_rate: Some(stat.out_rate),
+        out_burst: Some(stat.out_burst),
+    }
 }
 
 fn memory(stat: MemoryStat) -> messages::MemoryStat {
@@ -320,6 +341,7 @@ mod tests {
             path: "/depot/id".into(),
             memory: Some(MemoryStat { rss: Some(7), total_unevictable: Some(0), ..MemoryStat::default() }),
             cpu: None,
+            bandwidth: BandwidthStat { in_rate: 7, ..BandwidthStat::default() },
             jobs: vec![1, 4_294_967_295],
         });
         assert_eq!(told.state, Some(b"stopped".to_vec()));
@@ -328,7 +350,9 @@ mod tests {
         assert_eq!(told.container_path, Some(b"/depot/id".to_vec()));
         let memory = told.memory_stat.unwrap();
         assert_eq!((memory.rss, memory.total_unevictable, memory.cache), (Some(7), Some(0), None));
-        assert!(told.cpu_stat.is_none() && told.disk_stat.is_none() && told.bandwidth_stat.is_none());
+        assert!(told.cpu_stat.is_none() && told.disk_stat.is_none());
+        let bandwidth = told.bandwidth_stat.unwrap();
+        assert_eq!((bandwidth.in_rate, bandwidth.out_burst), (Some(7), Some(u32::MAX.into())));
         assert_eq!(told.job_ids, [1, 4_294_967_295]);
     }
 }

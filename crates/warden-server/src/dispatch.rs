@@ -18,6 +18,7 @@ use warden_protocol::messages::{EchoResponse, ListResponse, PingResponse};
 use warden_protocol::output::TooLong;
 use warden_protocol::{Request, Response};
 
+use crate::capacity::Exhausted;
 use crate::writer::Writer;
 
 /// One client, as the commands see it.
@@ -36,6 +37,9 @@ pub(crate) enum Refusal {
     /// The answer would be longer than protobuf allows.
     #[error(transparent)]
     TooLong(#[from] TooLong),
+    /// All clients together ask for too much.
+    #[error(transparent)]
+    Exhausted(#[from] Exhausted),
     /// A command of a later version.
     #[error("{0}: not implemented yet")]
     NotImplemented(&'static str),
@@ -96,6 +100,7 @@ impl Session<'_> {
             Request::CopyOut(copy) => self.copy_out(copy).await?,
             Request::LimitMemory(limit) => self.limit_memory(limit).await?,
             Request::LimitCpu(limit) => self.limit_cpu(limit).await?,
+            Request::LimitBandwidth(limit) => self.limit_bandwidth(limit).await?,
             Request::NetIn(request) => self.net_in(request).await?,
             Request::NetOut(request) => self.net_out(request).await?,
             later => {

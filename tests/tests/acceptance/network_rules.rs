@@ -231,10 +231,10 @@ fn wrong_values_are_named_and_change_nothing() {
         let refused = client.ask(net_in(&handle, None, Some(port))).unwrap_err();
         assert!(refused.starts_with(&format!("invalid container_port \"{port}\"")), "{refused}");
     }
-    for (protocol, name) in [(2, "ICMP"), (3, "ALL"), (9, "9"), (-1, "-1")] {
+    for protocol in [2, 3, 9, -1, i32::MIN] {
         let request = NetInRequest { protocol: Some(protocol), ..net_in(&handle, Some(7000), None) };
         let refused = client.ask(request).unwrap_err();
-        assert!(refused.starts_with(&format!("invalid protocol \"{name}\"")), "{refused}");
+        assert!(refused.starts_with(&format!("invalid protocol \"{protocol}\"")), "{refused}");
     }
     assert_eq!(world.nft(), before);
 }

@@ -16,10 +16,19 @@ use crate::settings::Addresses;
 pub(super) struct Names {
     pub(super) host: String,
     container: String,
+    /// What the container sends waits before this one, once its bandwidth is limited.
+    pub(super) outward: String,
+}
+
+impl Names {
+    /// Those that are not in the container.
+    pub(super) fn on_the_host(self) -> [String; 2] {
+        [self.host, self.outward]
+    }
 }
 
 pub(super) fn names(id: Id) -> Names {
-    Names { host: format!("w-{id}-0"), container: format!("w-{id}-1") }
+    Names { host: format!("w-{id}-0"), container: format!("w-{id}-1"), outward: format!("w-{id}-2") }
 }
 
 /// An Ethernet address made from an IP address: no two containers of a host have the same.
@@ -93,11 +102,4 @@ pub(super) fn route_loopback(socket: &mut Socket, names: &Names) -> Result<(), R
     let mut requests = Requests::default();
     route::route_loopback(&mut requests, index);
     socket.execute(requests)
-}
-
-/// Deletes an interface, if it is there.
-pub(super) fn delete(socket: &mut Socket, name: &str) -> Result<(), Error> {
-    let mut requests = Requests::default();
-    route::delete_link(&mut requests, name);
-    absent_is_well(socket.execute(requests))
 }

@@ -8,6 +8,7 @@ use super::{Attributes, Refusal, Requests, Socket, attribute, family, flag, octe
 const NEW_LINK: u16 = 16;
 const DELETE_LINK: u16 = 17;
 const GET_LINK: u16 = 18;
+const SET_LINK: u16 = 19;
 const NEW_ADDRESS: u16 = 20;
 const DELETE_ADDRESS: u16 = 21;
 const NEW_ROUTE: u16 = 24;
@@ -19,6 +20,7 @@ const LINK_NAME: u16 = 3;
 const LINK_MTU: u16 = 4;
 const LINK_INFO: u16 = 18;
 const LINK_FAMILIES: u16 = 26;
+const LINK_GROUP: u16 = 27;
 const LINK_NAMESPACE: u16 = 28;
 const LINK_MASK: u16 = 29;
 const INFO_KIND: u16 = 1;
@@ -79,6 +81,16 @@ fn describe(attributes: &mut Attributes<'_>, end: End<'_>, mtu: u32) {
     attributes.text(LINK_NAME, end.name).bytes(LINK_ADDRESS, &end.mac).number(LINK_MTU, mtu);
 }
 
+/// Adds an interface that sends on what is sent to it as if that came in where it first did; it is down.
+pub fn add_ifb(requests: &mut Requests, name: &str, mtu: u32) {
+    let action = format!("making the interface {name}");
+    requests.push(action, NEW_LINK, flag::CREATE | flag::EXCL, &link(0, false), |attributes| {
+        attributes.text(LINK_NAME, name).number(LINK_MTU, mtu).nested(LINK_INFO, |info| {
+            info.bytes(INFO_KIND, b"ifb");
+        });
+    });
+}
+
 /// Sets an interface up that never gives itself an IPv6 address.
 pub fn set_up(requests: &mut Requests, index: u32) {
     let action = format!("closing IPv6 on interface {index}");
@@ -111,6 +123,23 @@ pub fn delete_link(requests: &mut Requests, name: &str) {
     let action = format!("deleting the interface {name}");
     requests.push(action, DELETE_LINK, 0, &link(0, false), |attributes| {
         attributes.text(LINK_NAME, name);
+    });
+}
+
+/// Puts an interface into a group.
+pub fn set_group(requests: &mut Requests, name: &str, group: u32) {
+    let action = format!("putting the interface {name} into group {group:#x}");
+    // Unlike a NEW_LINK, this never means the whole group when there is no such interface.
+    requests.push(action, SET_LINK, 0, &link(0, false), |attributes| {
+        attributes.text(LINK_NAME, name).number(LINK_GROUP, group);
+    });
+}
+
+/// Deletes all interfaces of a group together: many cost the kernel little more than one.
+pub fn delete_group(requests: &mut Requests, group: u32) {
+    let action = format!("deleting the interfaces of group {group:#x}");
+    requests.push(action, DELETE_LINK, 0, &link(0, false), |attributes| {
+        attributes.number(LINK_GROUP, group);
     });
 }
 

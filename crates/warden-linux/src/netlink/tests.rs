@@ -362,3 +362,86 @@ fn changes_by_others_are_noticed_and_ones_own_wake_nobody() {
         assert!(watch.has_changed("test").unwrap(), "another socket of the same process");
     });
 }
+
+/// Two interfaces that are up.
+fn two_interfaces(socket: &mut Socket) -> [u32; 2] {
+    ["one", "two"].map(|name| {
+        let mut requests = Requests::default();
+        route::add_ifb(&mut requests, name, 1500);
+        socket.execute(requests).unwrap();
+        let index = route::link_index(socket, name).unwrap();
+        let mut requests = Requests::default();
+        route::set_up(&mut requests, index);
+        socket.execute(requests).unwrap();
+        index
+    })
+}
+
+#[test]
+fn a_bucket_is_set_read_changed_in_place_and_removed() {
+    alone(|| {
+        let mut socket = Socket::open(Protocol::Route).unwrap();
+        let [one, two] = two_interfaces(&mut socket);
+        assert_eq!(qdisc::bucket(&mut socket, one).unwrap(), None);
+        let slow = qdisc::Bucket { rate: 125_000, burst: 20_000, queue: 23_125 };
+        let fast = qdisc::Bucket { rate: 5_000_000_000, burst: 50_000, queue: 200_000_000 };
+        for bucket in [slow, fast, slow] {
+            let mut requests = Requests::default();
+            qdisc::set_bucket(&mut requests, one, bucket);
+            socket.execute(requests).unwrap();
+            let held = qdisc::bucket(&mut socket, one).unwrap().unwrap();
+            assert_eq!((held.rate, held.queue), (bucket.rate, bucket.queue));
+            assert!(held.burst.abs_diff(bucket.burst) <= 320, "{held:?}");
+        }
+        let shown = output("tc", &["qdisc", "show", "dev", "one"]);
+        assert!(shown.starts_with("qdisc tbf 1: root refcnt 2 rate 1Mbit burst 20000b"), "{shown}");
+        assert_eq!(qdisc::bucket(&mut socket, two).unwrap(), None);
+        let mut requests = Requests::default();
+        qdisc::remove_bucket(&mut requests, one);
+        socket.execute(requests).unwrap();
+        assert_eq!(qdisc::bucket(&mut socket, one).unwrap(), None);
+        assert_eq!(qdisc::bucket(&mut socket, 12_345).unwrap(), None);
+    });
+}
+
+#[test]
+fn what_comes_in_is_redirected_once_however_often_that_is_asked_for() {
+    alone(|| {
+        let mut socket = Socket::open(Protocol::Route).unwrap();
+        let [one, two] = two_interfaces(&mut socket);
+        for _ in 0..2 {
+            let mut requests = Requests::default();
+            qdisc::redirect(&mut requests, one, two);
+            socket.execute(requests).unwrap();
+            let shown = output("tc", &["filter", "show", "dev", "one", "ingress"]);
+            assert_eq!(shown.matches("Egress Redirect to device two").count(), 1, "{shown}");
+        }
+        let mut requests = Requests::default();
+        qdisc::remove_redirect(&mut requests, one);
+        socket.execute(requests).unwrap();
+        assert!(!output("tc", &["qdisc", "show", "dev", "one"]).contains("ingress"));
+        let mut requests = Requests::default();
+        qdisc::remove_redirect(&mut requests, one);
+        assert!(socket.execute(requests).is_err());
+    });
+}
+
+#[test]
+fn interfaces_of_a_group_are_deleted_together_and_no_other() {
+    alone(|| {
+        let mut socket = Socket::open(Protocol::Route).unwrap();
+        two_interfaces(&mut socket);
+        let mut requests = Requests::default();
+        route::set_group(&mut requests, "none", 77);
+        route::set_group(&mut requests, "one", 77);
+        assert!(socket.execute(requests).unwrap_err().is_absence());
+        let mut requests = Requests::default();
+        route::delete_group(&mut requests, 77);
+        socket.execute(requests).unwrap();
+        let names = route::link_names(&mut socket).unwrap();
+        assert!(names.contains(&"two".to_owned()) && !names.contains(&"one".to_owned()), "{names:?}");
+        let mut requests = Requests::default();
+        route::delete_group(&mut requests, 77);
+        assert!(socket.execute(requests).unwrap_err().is_absence());
+    });
+}

@@ -11,8 +11,16 @@ schema! {
         2 container_port: optional uint32,
         /// Port on the host; the next of the pool when absent.
         3 host_port: optional uint32,
-        /// TCP or UDP; TCP when absent.
-        4 protocol: optional enum Protocol,
+        /// Protocol; TCP when absent.
+        4 protocol: optional enum Transport,
+    }
+
+    /// A protocol that has ports.
+    enum Transport "Protocol" {
+        /// TCP.
+        Tcp "TCP" = 0,
+        /// UDP.
+        Udp "UDP" = 1,
     }
 
     /// The ports that are connected.

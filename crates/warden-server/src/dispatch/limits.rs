@@ -1,8 +1,11 @@
-//! limit_memory and limit_cpu.
+//! limit_memory, limit_cpu and limit_bandwidth.
 
-use warden_container::request::Cpu;
+use warden_container::request::{Bandwidth, Cpu};
 use warden_protocol::Response;
-use warden_protocol::messages::{LimitCpuRequest, LimitCpuResponse, LimitMemoryRequest, LimitMemoryResponse};
+use warden_protocol::messages::{
+    LimitBandwidthRequest, LimitBandwidthResponse, LimitCpuRequest, LimitCpuResponse, LimitMemoryRequest,
+    LimitMemoryResponse,
+};
 
 use super::{Refusal, Session};
 
@@ -18,5 +21,13 @@ impl Session<'_> {
         let asked = Cpu { shares: request.limit_in_shares, quota: request.quota_us };
         let kept = container.limit_cpu(asked).await?;
         Ok(Response::LimitCpu(LimitCpuResponse { limit_in_shares: kept.shares, quota_us: kept.quota }))
+    }
+
+    pub(super) async fn limit_bandwidth(&self, request: LimitBandwidthRequest) -> Result<Response, Refusal> {
+        let container = self.container(request.handle.as_deref())?;
+        // Both are required: the decoder has refused a request without them.
+        let (rate, burst) = (request.rate.unwrap_or_default(), request.burst.unwrap_or_default());
+        container.limit_bandwidth(Bandwidth { rate, burst }).await?;
+        Ok(Response::LimitBandwidth(LimitBandwidthResponse { rate: Some(rate), burst: Some(burst) }))
     }
 }
