@@ -79,10 +79,11 @@ impl World {
         run(self.host("nft").args(["list", "ruleset"]))
     }
 
-    /// All interfaces of the host.
+    /// The names of all interfaces of the host: their states change by themselves.
     #[track_caller]
-    pub fn links(&self) -> String {
-        run(self.host("ip").args(["-o", "link"]))
+    pub fn links(&self) -> Vec<String> {
+        let listed = run(self.host("ip").args(["-o", "link"]));
+        listed.lines().filter_map(|line| line.split(": ").nth(1).map(str::to_owned)).collect()
     }
 }
 

@@ -81,12 +81,7 @@ fn prepare(machine: &Machine, id: Id, leases: &Leases, request: &Create) -> Resu
     let directory = machine.depot.directory(id);
     let settings = &machine.settings;
     let host_resolv_conf = fs::read(dns::RESOLV_CONF).unwrap_or_default();
-    if settings.dns_servers.is_empty()
-        && dns::needs_forwarder(&host_resolv_conf)
-        && let Err(error) = machine.dns.start(&machine.network)
-    {
-        tracing::error!(container = %id, %error, "names are not forwarded: the container will find none");
-    }
+    machine.dns.serve(&machine.network, &host_resolv_conf);
     let spec = Plan {
         id,
         init: &machine.init,

@@ -11,6 +11,7 @@ use ipnet::Ipv4Net;
 use crate::error::Error;
 use crate::network::Network;
 use crate::pool::lock;
+use crate::settings::Settings;
 
 mod forwarder;
 mod resolvers;
@@ -29,9 +30,13 @@ pub(crate) struct Dns {
 }
 
 impl Dns {
-    /// For containers with addresses of this network.
-    pub(crate) fn new(enabled: bool, pool: Ipv4Net) -> Self {
-        Self { enabled, pool, running: Mutex::new(None) }
+    /// Prepares for what the configuration allows; with servers of its own there is nothing to forward.
+    pub(crate) fn new(settings: &Settings) -> Self {
+        Self {
+            enabled: settings.dns_forwarder && settings.dns_servers.is_empty(),
+            pool: settings.network.network,
+            running: Mutex::new(None),
+        }
     }
 
     /// Whether there may be a forwarder.
@@ -39,10 +44,21 @@ impl Dns {
         self.enabled
     }
 
-    /// Lets the forwarder run, and containers reach it.
-    pub(crate) fn start(&self, network: &Network) -> Result<(), Error> {
+    /// Lets the forwarder run, and containers reach it, where the host's resolv.conf makes that necessary.
+    ///
+    /// Containers do without names where it cannot run: that is told, but ends nothing.
+    pub(crate) fn serve(&self, network: &Network, host_resolv_conf: &[u8]) {
+        if self.enabled
+            && needs_forwarder(host_resolv_conf)
+            && let Err(error) = self.start(network)
+        {
+            tracing::error!(%error, "names are not forwarded: containers find none");
+        }
+    }
+
+    fn start(&self, network: &Network) -> Result<(), Error> {
         let mut running = lock(&self.running);
-        if !self.enabled || running.is_some() {
+        if running.is_some() {
             return Ok(());
         }
         let forwarder = Forwarder::start(self.pool)?;

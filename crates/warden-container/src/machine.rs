@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use crate::cgroup::Cgroups;
 use crate::depot::{Depot, make_directory};
-use crate::dns::Dns;
+use crate::dns::{self, Dns};
 use crate::error::{Context, Error};
 use crate::id::{Id, Ids};
 use crate::image::{self, Lower};
@@ -52,10 +52,10 @@ impl Machine {
         let leftovers = remove_leftovers(&depot, &cgroups)?;
         // Until now the rules of an earlier daemon held for what it had left running.
         let (network, _) = Network::prepare(&settings, Vec::new(), &leftovers)?;
-        let dns = Dns::new(settings.dns_forwarder, settings.network.network);
+        let dns = Dns::new(&settings);
         if !network.is_empty() {
             // What runs on may have been told to ask here.
-            dns.start(&network)?;
+            dns.serve(&network, &fs::read(dns::RESOLV_CONF).unwrap_or_default());
         }
         cgroups.share()?;
         let lower = Lower::prepare(&settings.image, &depot, Ids::default().next())?;

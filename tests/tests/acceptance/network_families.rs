@@ -159,6 +159,8 @@ fn net_in_is_reached_from_everywhere_in_both_protocols_and_families() {
             gateways[0],
             "{kind} at the loopback"
         );
+        let there = from(world.host("python3"), kind, "::1", tcp);
+        assert_eq!(there, "failed", "{kind}: the kernel sends nothing from ::1 elsewhere");
     }
     client.destroy(&handle);
     for (kind, _) in KINDS {
@@ -247,6 +249,12 @@ fn containers_are_closed_to_each_other_the_host_and_the_world_in_ipv6_too() {
         }
     }
     run(world.internet("ip").args(["route", "add", "fd00:77::/64", "via", HOST[1]]));
+    run(world.internet("ip").args(["route", "add", "10.254.0.0/22", "via", HOST[0]]));
+    for (family, (echo, answer)) in [(8, "0"), (128, "129")].into_iter().enumerate() {
+        let ping = pinging(&own[family], echo);
+        assert_eq!(run(world.host("python3").args(["-c", &ping])).trim(), answer, "{}", own[family]);
+        assert_eq!(run(world.internet("python3").args(["-c", &ping])).trim(), "failed", "{}", own[family]);
+    }
     assert_eq!(from(world.internet("python3"), "STREAM", &own[1], 9000), "failed", "nobody from outside");
     let hosts = client.text(&two, "cat /etc/hosts; hostname");
     assert!(hosts.contains(&format!("\n{} ", own[1])) && hosts.contains("\n::1 localhost\n"), "{hosts}");

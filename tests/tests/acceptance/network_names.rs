@@ -4,7 +4,7 @@ use std::process::{Command, Stdio};
 
 use warden_protocol::messages::*;
 use warden_tests::world::{Kept, World, run};
-use warden_tests::{Connection, Daemon};
+use warden_tests::{Connection, Daemon, eventually};
 
 /// A name server on the host that answers every question with one address, in both protocols.
 struct Server {
@@ -82,6 +82,13 @@ fn names_are_found_through_a_resolver_on_the_hosts_loopback() {
         let found = client.text(handle, "getent ahostsv4 some.name | head -n 1");
         assert!(found.starts_with("192.0.2.77 "), "{found}");
     }
+
+    // What others do to all rules does not end it for long.
+    run(world.host("nft").args(["flush", "ruleset"]));
+    eventually("the rules are back", 10, || {
+        world.nft().contains("udp dport") && world.nft().contains("chain out-")
+    });
+    assert_eq!(ask(&mut client, &handles[1], "DGRAM"), "192.0.2.77");
 
     // The host's file changes, and then there is no server at all.
     world.daemon.set_resolv_conf("nameserver 192.0.2.1\n");

@@ -254,7 +254,7 @@ fn destroy_leaves_no_link_no_rule_and_no_element() {
     }
     let deadline = Instant::now() + Duration::from_secs(5);
     while world.links() != links {
-        assert!(Instant::now() < deadline, "{}", world.links());
+        assert!(Instant::now() < deadline, "{:?}", world.links());
         thread::sleep(Duration::from_millis(50));
     }
 }
