@@ -157,12 +157,12 @@ fn a_hundred_containers_are_reached_each_at_its_port_and_reach_nobody() {
     for _ in 0..100 {
         let handle = client.create();
         let port = map(&mut client, &handle, 9000);
-        let address = text(client.info(&handle).container_ip);
-        writeln!(targets, "{port} {address}").unwrap();
+        let info = client.info(&handle);
+        writeln!(targets, "{port} {} {}", text(info.container_ip), text(info.container_ipv6)).unwrap();
         // Answers with its own address, so that it is seen who was reached.
-        let serve = r#"exec perl -MIO::Socket::INET -e '
-            my $s = IO::Socket::INET->new(LocalAddr => "0.0.0.0", LocalPort => 9000, Listen => 9, ReuseAddr => 1) or die;
-            while (my $c = $s->accept) { print $c $c->sockhost; close $c }'"#;
+        let serve = r#"exec perl -MIO::Socket::IP -e '
+            my $s = IO::Socket::IP->new(LocalHost => "::", LocalPort => 9000, Listen => 9, V6Only => 0) or die;
+            while (my $c = $s->accept) { my $own = $c->sockhost; $own =~ s/^::ffff://; print $c $own; close $c }'"#;
         client.spawn(&handle, serve);
         handles.push(handle);
     }
@@ -170,16 +170,16 @@ fn a_hundred_containers_are_reached_each_at_its_port_and_reach_nobody() {
         r#"
 import socket, time
 for line in """{targets}""".split("\n")[:-1]:
-    port, address = line.split()
-    for host in ("{}", "{}"):
+    port, *addresses = line.split()
+    for host, address in zip(("{}", "{}"), addresses):
         seen = ""
         for attempt in range(200):
             try:
                 s = socket.create_connection((host, int(port)), 2); seen = s.recv(100).decode(); s.close()
             except OSError: pass
-            if seen or ":" in host: break
+            if seen: break
             time.sleep(0.05)
-        if ":" not in host and seen != address: print("port", port, "leads to", seen, "not", address)
+        if seen != address: print("port", port, "of", host, "leads to", seen, "not", address)
 "#,
         HOST[0], HOST[1]
     );
@@ -189,8 +189,9 @@ for line in """{targets}""".split("\n")[:-1]:
 import socket
 reached = 0
 for line in """{targets}""".split("\n")[:-2]:
-    s = socket.socket(); s.settimeout(0.2)
-    reached += s.connect_ex((line.split()[1], 9000)) == 0
+    for family, address in zip((socket.AF_INET, socket.AF_INET6), line.split()[1:]):
+        s = socket.socket(family); s.settimeout(0.2)
+        reached += s.connect_ex((address, 9000)) == 0
 print(reached)
 "#
     );
