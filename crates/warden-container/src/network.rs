@@ -133,15 +133,17 @@ impl Network {
             return Err(failed(refusal));
         }
         state.forwards.release(&member.records.net_in);
-        // Deleting the interface takes the kernel long.
-        interfaces::disconnect(&mut state.route, &names, member.addresses)?;
-        // The reaper lives as long as this.
+        // The container is forgotten: what fails now is told, and does not keep the rest from being done.
+        let mut errors: Vec<_> =
+            interfaces::disconnect(&mut state.route, &names, member.addresses).err().into_iter().collect();
+        // Deleting the interfaces takes the kernel long. The reaper lives as long as this.
         for name in names.on_the_host() {
             let _ = self.reaper.send(name);
         }
-        conntrack::forget_address(&mut state.filter, member.addresses.container.into())
-            .map(drop)
-            .map_err(failed)
+        for address in member.addresses.inside() {
+            errors.extend(conntrack::forget_address(&mut state.filter, address).err().map(failed));
+        }
+        Error::join(errors).map_or(Ok(()), Err)
     }
 
     /// Forwards a port of the host to a container; answers both ports.
