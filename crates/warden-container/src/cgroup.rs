@@ -161,6 +161,13 @@ impl Cgroups {
         Watch::new(version, &directory)
     }
 
+    /// How often one container's processes were killed because its memory had run out.
+    pub(crate) fn out_of_memory(&self, id: Id) -> u64 {
+        let counted =
+            self.controlled(id, "memory").and_then(|(version, directory)| oom::kills(version, &directory));
+        counted.unwrap_or(0)
+    }
+
     /// The most memory that one container has used at a time, bytes.
     pub(crate) fn memory_peak(&self, id: Id) -> Option<u64> {
         let (version, directory) = self.controlled(id, "memory").ok()?;

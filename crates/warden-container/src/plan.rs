@@ -3,6 +3,7 @@
 use std::path::{Component, Path};
 
 use warden_init::byte_string::ByteString;
+use warden_init::confinement::Confinement;
 use warden_init::spec::{self, Cgroup, InsideFile, Root, Spec, User};
 
 use crate::error::Error;
@@ -37,6 +38,7 @@ pub(crate) struct Plan<'a> {
     /// The container's directory.
     pub(crate) directory: &'a Path,
     pub(crate) binds: &'a [Bind],
+    pub(crate) confinement: Confinement,
     pub(crate) dns_servers: &'a [String],
     /// Content of the host's resolv.conf.
     pub(crate) host_resolv_conf: &'a [u8],
@@ -60,6 +62,7 @@ impl Plan<'_> {
             cgroups: self.cgroups,
             binds,
             user: User { name: USER.to_owned(), id: self.leases.user },
+            confinement: self.confinement,
         })
     }
 
@@ -126,6 +129,7 @@ mod tests {
             system: &[],
             directory: "/depot/0123456789a".as_ref(),
             binds,
+            confinement: Confinement::FULL,
             dns_servers,
             host_resolv_conf,
         }

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use ipnet::Ipv4Net;
+use warden_init::confinement::Confinement;
 use warden_init::message::Resource;
 use warden_init::spec::IdRange;
 
@@ -60,6 +61,10 @@ pub struct Settings {
     pub users: UserPool,
     /// A container may run a wardend of its own (all devices).
     pub allow_nested_warden: bool,
+    /// What a container's programs may not do.
+    pub confinement: Confinement,
+    /// Which devices a container may use; else all.
+    pub device_rules: bool,
 }
 
 /// Limits of reading and writing a device, in each second; what is absent is not limited.
@@ -170,5 +175,7 @@ pub(crate) fn sample(depot: &std::path::Path) -> Settings {
         dns_servers: Vec::new(),
         users: UserPool { start: 10_000, size: 64 },
         allow_nested_warden: false,
+        confinement: Confinement::FULL,
+        device_rules: true,
     }
 }

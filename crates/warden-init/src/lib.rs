@@ -3,9 +3,11 @@
 pub mod accounts;
 pub mod build;
 pub mod byte_string;
+pub mod confinement;
 pub mod connection;
 pub mod message;
 pub mod server;
 pub mod spec;
+pub mod version;
 pub mod wsh;
 pub mod wshd;

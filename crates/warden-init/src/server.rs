@@ -15,8 +15,9 @@ use warden_linux::process::{self, Ending, Reaped};
 use warden_linux::signal::ChildSignal;
 use warden_linux::socket::PacketListener;
 
+use crate::confinement::Privileges;
 use crate::connection::Connection;
-use crate::message::{MAX_PACKET, Process, Reply, Request, SpawnStep, VERSION, WaitStatus};
+use crate::message::{MAX_PACKET, Process, Reply, Request, SpawnStep, VERSION, VERSIONS, WaitStatus};
 use job::Jobs;
 use launch::{Failure, Launched};
 use process_tree::Proc;
@@ -81,13 +82,14 @@ pub struct Server {
     clients: BTreeMap<u64, Client>,
     next_client: u64,
     jobs: Jobs,
+    privileges: Privileges,
     /// Whether children may have ended that were not reaped yet.
     reaping: bool,
 }
 
 impl Server {
     /// Prepares to serve a listening socket; every signal must be blocked.
-    pub fn new(listener: OwnedFd) -> io::Result<Self> {
+    pub fn new(listener: OwnedFd, privileges: Privileges) -> io::Result<Self> {
         let epoll = Epoll::new()?;
         let listener = PacketListener::adopt(listener)?;
         epoll.add(&listener, LISTENER, Interest::Read)?;
@@ -102,6 +104,7 @@ impl Server {
             clients: BTreeMap::new(),
             next_client: FIRST_CLIENT,
             jobs: Jobs::default(),
+            privileges,
             reaping: true,
         })
     }
@@ -149,10 +152,32 @@ impl Server {
         }
     }
 
+    /// Does what other clients have asked for already: one that takes over from a client that died must be told of it.
+    fn settle(&mut self, newcomer: u64) {
+        let others: Vec<u64> = self.clients.keys().copied().filter(|token| *token != newcomer).collect();
+        for token in others {
+            for _ in 0..MAX_QUEUE {
+                let Some(client) = self.clients.get_mut(&token).filter(|client| !client.lost) else { break };
+                match client.connection.receive::<Request>(MAX_PACKET) {
+                    Ok(None) => break,
+                    Ok(Some((Request::Hello { version }, _))) => self.introduce(token, version),
+                    Ok(Some((request, fds))) if client.greeted => self.obey(token, request, fds),
+                    Ok(Some(_)) | Err(_) => client.lost = true,
+                }
+            }
+        }
+    }
+
     fn greet(&mut self, token: u64, version: u32) {
+        self.settle(token);
+        self.introduce(token, version);
+    }
+
+    /// Answers a Hello and tells what there is.
+    fn introduce(&mut self, token: u64, version: u32) {
         let Some(client) = self.clients.get_mut(&token) else { return };
         client.tell(&Reply::Hello { version: VERSION }, Vec::new());
-        if version != VERSION || std::mem::replace(&mut client.greeted, true) {
+        if !VERSIONS.contains(&version) || std::mem::replace(&mut client.greeted, true) {
             client.lost = true;
             return;
         }
@@ -166,6 +191,7 @@ impl Server {
                 client.tell(&Reply::Exited { job, status }, Vec::new());
             }
         }
+        client.tell(&Reply::Told, Vec::new());
     }
 
     fn obey(&mut self, token: u64, request: Request, fds: Vec<OwnedFd>) {
@@ -217,7 +243,7 @@ impl Server {
             return Err((SpawnStep::Request, launch::EEXIST));
         }
         let terminals = self.terminals.as_ref().map(AsFd::as_fd);
-        let Launched { mut job, master } = launch::launch(process, fds, wish, terminals)?;
+        let Launched { mut job, master } = launch::launch(process, fds, wish, terminals, self.privileges)?;
         job.owner = owner;
         let pid = job.pid;
         let outputs = match master {

@@ -5,9 +5,13 @@
 use serde::{Deserialize, Serialize};
 
 use crate::byte_string::ByteString;
+use crate::confinement::Confinement;
 
-/// Version of `spec.json` that this code writes; it reads this one.
+/// Version of `spec.json` that this code writes.
 pub const VERSION: u32 = 1;
+
+/// Versions of it that this code reads.
+pub const VERSIONS: std::ops::RangeInclusive<u32> = crate::version::spoken(VERSION);
 
 /// Everything that the builder needs to know of one container.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -34,6 +38,9 @@ pub struct Spec {
     pub files: Vec<InsideFile>,
     /// The unprivileged user that jobs run as.
     pub user: User,
+    /// What its programs may not do.
+    #[serde(default)]
+    pub confinement: Confinement,
 }
 
 /// A range of ids: inside `0..count`, on the host `host_start..host_start+count`.

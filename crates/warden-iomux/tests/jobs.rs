@@ -38,7 +38,10 @@ fn a_job_starts_in_a_clean_state() {
     );
     assert_eq!(outcome.stdout, expected, "{}", outcome.stderr);
     let root = container.run_as_root("echo $HOME $PATH; id -G; grep CapEff /proc/self/status | cut -f2");
-    assert!(root.stdout.starts_with("/root /sbin:/bin:/usr/sbin:/usr/bin\n0\n000001ff"), "{root:?}");
+    assert!(
+        root.stdout.starts_with("/root /sbin:/bin:/usr/sbin:/usr/bin\n0\n00000000a80425fb\n"),
+        "{root:?}"
+    );
 }
 
 #[test]
@@ -346,10 +349,10 @@ fn the_next_daemon_learns_of_every_job() {
     container.client = container.connect();
     let client = &container.client;
     assert_eq!(client.next(), Some(Event::Hello { version: 1 }));
-    assert_eq!(client.next(), Some(Event::Ready { init_pid: container.init }));
     let exit = Exit { cause: ExitCause::Code(3), stdout: 6, stderr: 0 };
     assert_eq!(client.next(), Some(Event::Ended { job: ended, exit }));
     assert_eq!(client.next(), Some(Event::Output { job: running, stdout: 8, stderr: 0 }));
+    assert_eq!(client.next(), Some(Event::Ready { init_pid: container.init }));
     client.spawn(900, bash("vcap"), stored(1000), "echo new");
     assert_eq!(container.finish(900).stdout, "new\n");
 }

@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 use warden_init::byte_string::ByteString;
+use warden_init::confinement::Confinement;
 use warden_init::message::Process;
 use warden_init::spec::{Bind, Cgroup, IdRange, InsideFile, Root, Spec, User, VERSION};
 use warden_iomux::layout::Layout;
@@ -312,6 +313,39 @@ impl Container {
         });
     }
 
+    /// Makes the file that jobs wait for, as vcap, without iomux.
+    pub(crate) fn release(&self) {
+        let mut command = Command::new(helpers().join("wsh"));
+        command.arg("--socket").arg(self.layout.wshd_socket());
+        assert!(command.args(["--user", "vcap", "touch", "go"]).status().unwrap().success());
+    }
+
+    /// Kills iomux, whatever it does.
+    pub(crate) fn kill_supervisor(&mut self) {
+        self.iomux.kill().unwrap();
+        self.iomux.wait().unwrap();
+    }
+
+    /// Has another iomux take over from the one that was killed; gives what it tells until it is ready, or gone.
+    pub(crate) fn take_over(&mut self) -> Vec<Event> {
+        let path = self.layout.directory().join("spec.json");
+        let (near, far) = PacketSocket::pair().unwrap();
+        self.client = Client::new(near);
+        let mut command = Command::new(helpers().join("iomux"));
+        command.arg("--adopt").arg(path).stdin(Stdio::from(OwnedFd::from(far)));
+        self.iomux = command.spawn().unwrap();
+        drop(command);
+        let mut told = Vec::new();
+        loop {
+            let event = self.client.next().expect("iomux hung up");
+            let last = matches!(event, Event::Ready { .. } | Event::Gone);
+            told.push(event);
+            if last {
+                return told;
+            }
+        }
+    }
+
     /// Starts iomux once more, which must refuse; gives its last words.
     pub(crate) fn start_twice(&self) -> String {
         let path = self.layout.directory().join("spec.json");
@@ -426,6 +460,7 @@ fn spec(directory: &Path, depot: &Path, number: u32) -> Spec {
             content: "testcontain\n".into(),
         }],
         user: User { name: "vcap".into(), id: VCAP },
+        confinement: Confinement::FULL,
     }
 }
 

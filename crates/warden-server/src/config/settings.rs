@@ -18,6 +18,7 @@ impl Config {
     pub fn settings(&self) -> Result<Settings, Failure> {
         let server = &self.server;
         let (start, size) = self.ports.pool_here()?;
+        let restrictions = server.restrictions.with_nested_warden(server.allow_nested_warden);
         Ok(Settings {
             depot: whole(&server.depot)?,
             image: match &server.rootfs {
@@ -52,6 +53,8 @@ impl Config {
             dns_servers: self.network.dns_servers.iter().map(ToString::to_string).collect(),
             users: UserPool { start: self.users.start, size: self.users.size },
             allow_nested_warden: server.allow_nested_warden,
+            confinement: restrictions.confinement,
+            device_rules: restrictions.devices,
         })
     }
 }

@@ -2,6 +2,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use warden_init::confinement::Confinement;
 use warden_init::message::Resource;
 
 use super::*;
@@ -184,6 +185,13 @@ fn a_value_of_the_wrong_type_names_key_value_and_what_was_expected() {
         ("server.allow_nested_warden", flags),
         ("server.quota.disk_quota_enabled", flags),
         ("server.user_namespace", flags),
+        ("server.confinement.capabilities", flags),
+        ("server.confinement.no_new_privileges", flags),
+        ("server.confinement.system_calls", flags),
+        ("server.confinement.masked_paths", flags),
+        ("server.confinement.read_only_paths", flags),
+        ("server.confinement.keyring", flags),
+        ("server.confinement.devices", flags),
         ("network.allow_host_access", flags),
         ("server.unix_domain_path", texts),
         ("server.container_klass", texts),
@@ -230,6 +238,7 @@ fn a_section_that_is_no_map_is_refused() {
         "server.container_rlimits",
         "server.host_ids",
         "server.access",
+        "server.confinement",
         "server.memory_pressure",
     ] {
         assert_eq!(refusal(&document(section, "yes")), format!("{section} is true: expected a map"));
@@ -412,6 +421,7 @@ fn an_unknown_key_is_a_warning_and_in_our_own_map_an_error() {
             .map(unknown)
     );
     assert_eq!(refusal("server: {host_ids: {begin: 7}}"), "server.host_ids.begin is unknown");
+    assert_eq!(refusal("server: {confinement: {seccomp: no}}"), "server.confinement.seccomp is unknown");
     assert_eq!(warnings("logging: {syslog: warden}").len(), 1);
 }
 
@@ -453,4 +463,15 @@ fn an_error_names_its_file() {
     let failure = Config::load(Some(file.path())).unwrap_err().to_string();
     let expected = "network.mtu is \"big\": expected a whole number from 68 to 65535";
     assert_eq!(failure, format!("{}: {expected}", file.path().display()));
+}
+
+#[test]
+fn every_restriction_is_on_until_it_is_turned_off() {
+    let full = Restrictions { confinement: Confinement::FULL, devices: true };
+    assert_eq!(config("").server.restrictions, full);
+    let loose = config("server: {confinement: {system_calls: off, devices: no}}").server.restrictions;
+    assert_eq!(loose.confinement, Confinement { system_calls: false, ..Confinement::FULL });
+    assert!(!loose.devices);
+    let none = Restrictions { confinement: Confinement::NONE, devices: false };
+    assert_eq!((full.with_nested_warden(true), loose.with_nested_warden(false)), (none, loose));
 }
