@@ -2,8 +2,9 @@
 //!
 //! ```text
 //! <depot>/<id>/spec.json
+//!             /snapshot.json           what a client was promised: without it, it was never handed out
 //!             /run/{wshd.sock,wshd.pid,iomux.sock,iomux.pid,iomux.log}
-//!             /jobs/<n>/{stdout,stderr,exit.json}
+//!             /jobs/<n>/{job.json,stdout,stderr,exit.json}
 //!             /tmp/{rootfs,work}       the writable layer
 //!             /mnt                     where the builder works, in a mount namespace of its own
 //! <depot>/.images                      what containers share

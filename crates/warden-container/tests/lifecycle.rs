@@ -462,7 +462,8 @@ async fn a_dead_init_stops_the_container_and_a_dead_iomux_is_replaced() {
     let container = create(&connection, Create::default()).await;
     let job = spawn(&container, "sleep 1000").await;
     kill(&container, "iomux.pid").await;
-    assert_eq!(end(&spawn(&container, "exit 3").await).await.end, Some(ExitCause::Code(3)));
+    let short = spawn(&container, "exit 3").await;
+    assert_eq!(end(&short).await.end, Some(ExitCause::Code(3)));
     assert_eq!(job.progress().borrow().end, None, "it goes on");
     kill(&container, "wshd.pid").await;
     assert_eq!(end(&job).await.end, Some(ExitCause::InitDied));
