@@ -41,6 +41,10 @@ demo-v2: build ## The same in a virtual machine with Debian's own kernel and pur
 	@scripts/guest/setup
 	@scripts/guest/run scripts/demo $(DIST)
 
+.PHONY: confinement
+confinement: build ## Compare what a container is denied with Docker's and podman's defaults, seen from inside.
+	@scripts/confinement $(DIST)
+
 .PHONY: test
 test: build ## Run every test; needs root, and fails where a privileged test cannot run.
 	@[[ $$(id -u) = 0 ]] || { echo "make test: the tests make namespaces, mounts and cgroups: run it as root" >&2; exit 1; }
@@ -60,9 +64,11 @@ bench-build: build
 	@install -m 0755 $(TARGET_DIR)/$(TRIPLE)/helper/floor $(TARGET_DIR)/release/
 
 .PHONY: bench
-bench: bench-build ## Measure beside the kernel's floor and the peers that are installed, then twenty rounds of output; docs/benchmarks.
+bench: bench-build ## Measure beside the kernel's floor and the peers that are installed, then rounds of output, limited bandwidth, rules beside 2,000 containers; docs/benchmarks.
 	$(TARGET_DIR)/release/bench
 	$(TARGET_DIR)/release/output-rounds
+	$(TARGET_DIR)/release/bandwidth
+	$(TARGET_DIR)/release/network-costs
 
 .PHONY: bench-quick
 bench-quick: bench-build ## The same in below a minute: few samples, no 2,000 containers; results in target/bench.

@@ -5,6 +5,8 @@
 //! Everything here fails by panicking: that is how a test fails.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a harness fails by panicking")]
 
+pub mod attempt;
+mod births;
 mod config;
 mod connection;
 mod daemon;
@@ -16,8 +18,10 @@ pub mod programs;
 mod random;
 pub mod transfer;
 mod wait;
+pub mod world;
 
-pub use config::Config;
+pub use births::{Births, Midwife};
+pub use config::{ALL_PRIVILEGES, Config};
 pub use connection::{Connection, Output, Streamed};
 pub use daemon::Daemon;
 pub use random::Random;

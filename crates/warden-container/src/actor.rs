@@ -31,6 +31,7 @@ use crate::plan::USER;
 use crate::process::Process;
 use crate::recovery::Adoption;
 use crate::request::{Run, Stop};
+use crate::rlimits::{Lowered, lowered};
 use crate::state::State;
 use crate::stopping::Stopping;
 use crate::supervisor::Supervisor;
@@ -225,6 +226,9 @@ impl Actor {
         let settings = &machine.settings;
         let mut rlimits = settings.rlimits.clone();
         rlimits.extend(run.rlimits);
+        for Lowered { resource, asked, given } in lowered(rlimits.clone(), settings.ids.is_some()) {
+            tracing::warn!(container = %self.shared.id, job, ?resource, asked, given, "a limit of a job cannot be raised so far");
+        }
         let process = Program {
             program: SHELL.into(),
             arguments: Vec::new(),

@@ -1,6 +1,6 @@
 //! What `info` tells of a container.
 
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 use std::path::PathBuf;
 
 use crate::state::State;
@@ -16,12 +16,16 @@ pub struct Info {
     pub host_ip: Ipv4Addr,
     /// Its own end.
     pub container_ip: Ipv4Addr,
+    /// Both ends in IPv6, the host's first, where it has that.
+    pub ipv6: Option<(Ipv6Addr, Ipv6Addr)>,
     /// Its directory in the depot.
     pub path: PathBuf,
     /// Its memory, where the kernel tells.
     pub memory: Option<MemoryStat>,
     /// Its CPU time, where the kernel tells.
     pub cpu: Option<CpuStat>,
+    /// How long its tasks have waited for what they needed, where the kernel tells.
+    pub pressure: Option<PressureStat>,
     /// Its limits of bandwidth.
     pub bandwidth: BandwidthStat,
     /// Its running jobs.
@@ -91,4 +95,37 @@ impl Default for BandwidthStat {
         let none = u32::MAX.into();
         Self { in_rate: none, in_burst: none, out_rate: none, out_burst: none }
     }
+}
+
+/// How long the tasks of a container have waited, for each resource that the kernel measures.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct PressureStat {
+    /// For a processor.
+    pub cpu: Option<Pressure>,
+    /// For memory.
+    pub memory: Option<Pressure>,
+    /// For a disk.
+    pub io: Option<Pressure>,
+}
+
+/// The waiting for one resource.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Pressure {
+    /// Some task waited.
+    pub some: Option<Stall>,
+    /// All that had work to do waited.
+    pub full: Option<Stall>,
+}
+
+/// A part of the time.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Stall {
+    /// Of the last 10 seconds, in hundredths of a percent.
+    pub avg10: u64,
+    /// Of the last minute, in hundredths of a percent.
+    pub avg60: u64,
+    /// Of the last 5 minutes, in hundredths of a percent.
+    pub avg300: u64,
+    /// Since it was made, in microseconds.
+    pub total: u64,
 }

@@ -9,13 +9,15 @@ use std::time::{Duration, Instant};
 
 use crate::cgroup::Cgroups;
 use crate::depot::{Depot, make_directory};
+use crate::device::Device;
+use crate::dns::{self, Dns};
 use crate::error::{Context, Error};
 use crate::id::{Id, Ids};
 use crate::image::{self, Lower};
 use crate::leases::Pools;
 use crate::network::Network;
 use crate::recovery::{self, Survey, Survivor};
-use crate::settings::Settings;
+use crate::settings::{IoLimits, Settings};
 use crate::supervisor;
 
 /// How long the processes of a container may take to be gone, and its cgroups after them.
@@ -28,8 +30,11 @@ pub(crate) struct Machine {
     pub(crate) depot: Depot,
     pub(crate) cgroups: Cgroups,
     pub(crate) network: Network,
+    pub(crate) dns: Dns,
     pub(crate) pools: Pools,
     pub(crate) ids: Ids,
+    /// The device whose reading and writing is limited, where that is asked for and possible.
+    pub(crate) io_device: Option<Device>,
     /// The configured image.
     pub(crate) lower: Lower,
     /// Path of wshd, which no container can read.
@@ -63,6 +68,11 @@ impl Machine {
                 survivor.leases.quarantine();
             }
         }
+        let dns = Dns::new(&settings);
+        if !network.is_empty() {
+            // What runs on may have been told to ask here.
+            dns.serve(&network, &fs::read(dns::RESOLV_CONF).unwrap_or_default());
+        }
         cgroups.share()?;
         let lower = Lower::prepare(&settings.image, &depot, ids.next())?;
         if let Err(error) = image::remove_unused(&depot, &lower) {
@@ -70,7 +80,9 @@ impl Machine {
         }
         let machine = Self {
             network,
+            dns,
             pools,
+            io_device: io_device(&settings, &cgroups),
             settings,
             depot,
             cgroups,
@@ -120,6 +132,24 @@ pub(crate) fn teardown(depot: &Depot, cgroups: &Cgroups, id: Id) -> Result<(), E
     }
     let removed = [cgroups.remove(id, Instant::now() + KILL_TIME), depot.remove(id)];
     Error::join(removed.into_iter().filter_map(Result::err).collect()).map_or(Ok(()), Err)
+}
+
+/// The device of the depot, if reading and writing it shall be limited; where that is impossible, the operator is told.
+fn io_device(settings: &Settings, cgroups: &Cgroups) -> Option<Device> {
+    if settings.io_limits == IoLimits::default() {
+        return None;
+    }
+    let without = |why: &str| tracing::warn!(why, "server.io_limits has no effect");
+    match Device::of(&settings.depot) {
+        Ok(Some(device)) if cgroups.limits_io() => {
+            tracing::info!(%device, "reading and writing of the depot's device is limited");
+            return Some(device);
+        }
+        Ok(Some(_)) => without("no cgroup controller limits it"),
+        Ok(None) => without("the depot is on no block device"),
+        Err(error) => without(&format!("the depot's device is not known: {error}")),
+    }
+    None
 }
 
 fn examine_program(path: &Path) -> Result<u32, Error> {

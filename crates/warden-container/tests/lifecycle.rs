@@ -18,7 +18,7 @@ use warden_container::error::Error;
 use warden_container::host::{Connection, Host};
 use warden_container::job::{Job, Progress, Stream};
 use warden_container::request::{Bind, Create, Run, Stop};
-use warden_container::settings::{Firewall, Image, NetworkPool, PortPool, Settings, UserPool};
+use warden_container::settings::{Firewall, Image, IoLimits, NetworkPool, PortPool, Settings, UserPool};
 use warden_container::state::State;
 use warden_init::spec::IdRange;
 use warden_iomux::message::ExitCause;
@@ -82,12 +82,13 @@ impl World {
             max_finished_jobs: 1_000,
             max_finished_bytes: 1 << 30,
             max_running_jobs: 200,
+            io_limits: IoLimits::default(),
             max_tasks: 2048,
             memory_thresholds: warden_container::pressure::Thresholds { pressure: 100, available: 0 },
             copy_stall_time: Duration::from_secs(10),
             syslog_socket: PathBuf::from("/dev/log"),
             lang: "C.UTF-8".to_owned(),
-            network: NetworkPool { network: self.pool, release_delay: Duration::ZERO },
+            network: NetworkPool { network: self.pool, network_v6: None, release_delay: Duration::ZERO },
             firewall: Firewall {
                 table: self.parent.clone(),
                 mtu: 1500,
@@ -96,8 +97,11 @@ impl World {
             },
             ports: PortPool { start: 61_001, size: 100 },
             dns_servers: Vec::new(),
+            dns_forwarder: false,
             users: UserPool { start: 10_000, size: 256 },
             allow_nested_warden: false,
+            confinement: warden_init::confinement::Confinement::FULL,
+            device_rules: true,
         }
     }
 
@@ -462,8 +466,8 @@ async fn a_dead_init_stops_the_container_and_a_dead_iomux_is_replaced() {
     let container = create(&connection, Create::default()).await;
     let job = spawn(&container, "sleep 1000").await;
     kill(&container, "iomux.pid").await;
-    let short = spawn(&container, "exit 3").await;
-    assert_eq!(end(&short).await.end, Some(ExitCause::Code(3)));
+    let another = spawn(&container, "exit 3").await;
+    assert_eq!(end(&another).await.end, Some(ExitCause::Code(3)));
     assert_eq!(job.progress().borrow().end, None, "it goes on");
     kill(&container, "wshd.pid").await;
     assert_eq!(end(&job).await.end, Some(ExitCause::InitDied));
@@ -495,7 +499,7 @@ async fn the_next_daemon_takes_over_what_lives() {
         tokio::time::sleep(Duration::from_millis(20)).await;
     };
     let connection = next.connect();
-    assert_eq!(connection.list(), [handle.clone()]);
+    assert_eq!(connection.list(), std::slice::from_ref(&handle));
     let container = connection.container(&handle).unwrap();
     assert_eq!(container.info().await.unwrap().jobs, [job]);
     container.destroy().await.unwrap();

@@ -15,7 +15,7 @@
 use std::time::Duration;
 
 use warden_container::error::Error;
-use warden_container::info::{BandwidthStat, CpuStat, Info, MemoryStat};
+use warden_container::info::{BandwidthStat, CpuStat, Info, MemoryStat, Pressure, PressureStat};
 use warden_container::request::{
     Bind, Copy, Create, Direction, NetIn, NetOut, Protocol, Run, Stop, Transport,
 };
@@ -102,12 +102,11 @@ pub(crate) fn net_in(request: &messages::NetInRequest) -> Result<NetIn, Error> {
         },
     };
     Ok(NetIn {
-        protocol: match protocol(request.protocol)? {
-            Protocol::Tcp => Transport::Tcp,
-            Protocol::Udp => Transport::Udp,
-            other => {
-                let name = format!("{other:?}").to_uppercase();
-                return Err(Error::invalid("protocol", name.as_bytes(), "TCP or UDP"));
+        protocol: match request.protocol.map(|number| (number, messages::Transport::try_from(number))) {
+            None | Some((_, Ok(messages::Transport::Tcp))) => Transport::Tcp,
+            Some((_, Ok(messages::Transport::Udp))) => Transport::Udp,
+            Some((number, Err(_))) => {
+                return Err(Error::invalid("protocol", number.to_string().as_bytes(), "0 (TCP) or 1 (UDP)"));
             }
         },
         host_port: port("host_port", request.host_port)?,
@@ -173,10 +172,13 @@ pub(crate) fn info(info: Info) -> messages::InfoResponse {
         events: info.events.into_iter().map(String::into_bytes).collect(),
         host_ip: Some(info.host_ip.to_string().into_bytes()),
         container_ip: Some(info.container_ip.to_string().into_bytes()),
+        host_ipv6: info.ipv6.map(|(host, _)| host.to_string().into_bytes()),
+        container_ipv6: info.ipv6.map(|(_, container)| container.to_string().into_bytes()),
         container_path: Some(info.path.into_os_string().into_encoded_bytes()),
         memory_stat: info.memory.map(memory),
         cpu_stat: info.cpu.map(cpu),
         bandwidth_stat: Some(bandwidth(info.bandwidth)),
+        pressure_stat: info.pressure.map(pressure_stat),
         job_ids: info.jobs.into_iter().map(u64::from).collect(),
         ..messages::InfoResponse::default()
     }
@@ -184,6 +186,28 @@ pub(crate) fn info(info: Info) -> messages::InfoResponse {
 
 fn cpu(stat: CpuStat) -> messages::CpuStat {
     messages::CpuStat { usage: stat.usage, user: stat.user, system: stat.system }
+}
+
+fn pressure_stat(stat: PressureStat) -> messages::PressureStat {
+    messages::PressureStat {
+        cpu: stat.cpu.map(pressure),
+        memory: stat.memory.map(pressure),
+        io: stat.io.map(pressure),
+    }
+}
+
+fn pressure(pressure: Pressure) -> messages::Pressure {
+    let (some, full) = (pressure.some, pressure.full);
+    messages::Pressure {
+        some_avg10: some.map(|stall| stall.avg10),
+        some_avg60: some.map(|stall| stall.avg60),
+        some_avg300: some.map(|stall| stall.avg300),
+        some_total: some.map(|stall| stall.total),
+        full_avg10: full.map(|stall| stall.avg10),
+        full_avg60: full.map(|stall| stall.avg60),
+        full_avg300: full.map(|stall| stall.avg300),
+        full_total: full.map(|stall| stall.total),
+    }
 }
 
 fn bandwidth(stat: BandwidthStat) -> messages::BandwidthStat {
@@ -232,6 +256,7 @@ fn memory(stat: MemoryStat) -> messages::MemoryStat {
 mod tests {
     use std::net::Ipv4Addr;
 
+    use warden_container::info::Stall;
     use warden_container::state::State;
 
     use super::*;
@@ -336,9 +361,14 @@ mod tests {
             events: vec!["out of memory".to_owned()],
             host_ip: Ipv4Addr::new(10, 254, 0, 1),
             container_ip: Ipv4Addr::new(10, 254, 0, 2),
+            ipv6: None,
             path: "/depot/id".into(),
             memory: Some(MemoryStat { rss: Some(7), total_unevictable: Some(0), ..MemoryStat::default() }),
             cpu: None,
+            pressure: Some(PressureStat {
+                io: Some(Pressure { some: Some(Stall { total: 9, ..Stall::default() }), full: None }),
+                ..PressureStat::default()
+            }),
             bandwidth: BandwidthStat { in_rate: 7, ..BandwidthStat::default() },
             jobs: vec![1, 4_294_967_295],
         });
@@ -349,6 +379,9 @@ mod tests {
         let memory = told.memory_stat.unwrap();
         assert_eq!((memory.rss, memory.total_unevictable, memory.cache), (Some(7), Some(0), None));
         assert!(told.cpu_stat.is_none() && told.disk_stat.is_none());
+        let waiting = told.pressure_stat.unwrap();
+        assert_eq!((waiting.cpu, waiting.io.as_ref().unwrap().some_total), (None, Some(9)));
+        assert_eq!(waiting.io.unwrap().full_avg10, None);
         let bandwidth = told.bandwidth_stat.unwrap();
         assert_eq!((bandwidth.in_rate, bandwidth.out_burst), (Some(7), Some(u32::MAX.into())));
         assert_eq!(told.job_ids, [1, 4_294_967_295]);
