@@ -2,6 +2,7 @@
 
 use std::env;
 use std::fs::{self, File};
+use std::os::fd::AsRawFd;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -36,6 +37,8 @@ pub struct Daemon {
 struct Own {
     directory: TempDir,
     child: Child,
+    /// Its network namespace, in which it is started again.
+    network: Option<File>,
     ended: Option<ExitStatus>,
 }
 
@@ -85,9 +88,16 @@ impl Daemon {
         }
         let child = start(directory.path());
         let socket = directory.path().join("warden.sock");
-        let mut daemon =
-            Self { socket, created: Arc::default(), own: Some(Own { directory, child, ended: None }) };
+        let mut daemon = Self {
+            socket,
+            created: Arc::default(),
+            own: Some(Own { directory, child, network: None, ended: None }),
+        };
         daemon.await_socket();
+        let network = File::open(format!("/proc/{}/ns/net", daemon.pid())).unwrap();
+        if let Some(own) = &mut daemon.own {
+            own.network = Some(network);
+        }
         daemon
     }
 
@@ -95,7 +105,8 @@ impl Daemon {
     pub fn restart(&mut self) {
         let own = self.own.as_mut().expect("a daemon of the test's own");
         assert!(own.ended.is_some(), "the daemon still runs");
-        own.child = start(own.directory.path());
+        let network = own.network.as_ref().expect("it has listened before");
+        own.child = start_in(network, own.directory.path());
         own.ended = None;
         self.await_socket();
     }
@@ -161,10 +172,12 @@ impl Daemon {
         processes
     }
 
-    /// Runs a command in its network namespace.
+    /// Runs a command in its network namespace, also when it has ended.
     pub fn in_its_network(&self, program: &str) -> Command {
         let mut command = Command::new("nsenter");
-        command.arg(format!("--net=/proc/{}/ns/net", self.pid())).arg(program);
+        let network = self.own.as_ref().and_then(|own| own.network.as_ref());
+        let network = network.expect("a daemon of the test's own").as_raw_fd();
+        command.arg(format!("--net=/proc/{}/fd/{network}", std::process::id())).arg(program);
         command
     }
 
@@ -329,17 +342,35 @@ fn is_hidden(path: &Path) -> bool {
 
 /// Starts wardend in a network namespace of its own, whose addresses and ports collide with nobody's.
 fn start(directory: &Path) -> Child {
-    let stderr = File::create(directory.join("stderr")).unwrap();
     let mut command = Command::new("unshare");
-    let resolv_conf = directory.join(RESOLV_CONF);
-    let mut script = "ip link set lo up && exec \"$0\" --config \"$1\"".to_owned();
-    if resolv_conf.exists() {
+    command.args(["--net", "sh", "-c", &format!("ip link set lo up && {}", running(directory))]);
+    spawn(command, directory)
+}
+
+/// Starts it in a network namespace that is there.
+fn start_in(network: &File, directory: &Path) -> Child {
+    let mut command = Command::new("nsenter");
+    command.arg(format!("--net=/proc/{}/fd/{}", std::process::id(), network.as_raw_fd()));
+    command.args(["sh", "-c", running(directory)]);
+    spawn(command, directory)
+}
+
+/// The script that becomes wardend: its program is $0, its configuration $1, its resolv.conf $2.
+fn running(directory: &Path) -> &'static str {
+    if directory.join(RESOLV_CONF).exists() {
         // The file is seen over the host's, in a mount namespace of the daemon's own.
-        command.arg("--mount");
-        script.insert_str(0, "mount --bind \"$2\" /etc/resolv.conf && ");
+        return "exec unshare --mount sh -c \
+            'mount --bind \"$2\" /etc/resolv.conf && exec \"$0\" --config \"$1\"' \"$0\" \"$1\" \"$2\"";
     }
-    command.args(["--net", "sh", "-c", &script]);
-    command.arg(programs::find("wardend")).arg(directory.join("wardend.yml")).arg(resolv_conf);
+    "exec \"$0\" --config \"$1\""
+}
+
+fn spawn(mut command: Command, directory: &Path) -> Child {
+    let stderr = File::create(directory.join("stderr")).unwrap();
+    command
+        .arg(programs::find("wardend"))
+        .arg(directory.join("wardend.yml"))
+        .arg(directory.join(RESOLV_CONF));
     command.env("LANG", "C.UTF-8").stdin(Stdio::null()).stdout(Stdio::null()).stderr(stderr);
-    command.spawn().unwrap_or_else(|error| panic!("starting unshare: {error}"))
+    command.spawn().unwrap_or_else(|error| panic!("starting wardend: {error}"))
 }
