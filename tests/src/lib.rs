@@ -18,6 +18,7 @@ pub mod programs;
 mod random;
 pub mod transfer;
 mod wait;
+pub mod world;
 
 pub use births::{Births, Midwife};
 pub use config::{ALL_PRIVILEGES, Config};

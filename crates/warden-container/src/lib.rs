@@ -8,6 +8,7 @@ mod copies;
 mod create;
 mod depot;
 pub mod device;
+mod dns;
 mod ending;
 pub mod error;
 pub mod host;

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use crate::cgroup::Cgroups;
 use crate::depot::{Depot, make_directory};
 use crate::device::Device;
+use crate::dns::{self, Dns};
 use crate::error::{Context, Error};
 use crate::id::{Id, Ids};
 use crate::image::{self, Lower};
@@ -29,6 +30,7 @@ pub(crate) struct Machine {
     pub(crate) depot: Depot,
     pub(crate) cgroups: Cgroups,
     pub(crate) network: Network,
+    pub(crate) dns: Dns,
     pub(crate) pools: Pools,
     pub(crate) ids: Ids,
     /// The device whose reading and writing is limited, where that is asked for and possible.
@@ -66,6 +68,11 @@ impl Machine {
                 survivor.leases.quarantine();
             }
         }
+        let dns = Dns::new(&settings);
+        if !network.is_empty() {
+            // What runs on may have been told to ask here.
+            dns.serve(&network, &fs::read(dns::RESOLV_CONF).unwrap_or_default());
+        }
         cgroups.share()?;
         let lower = Lower::prepare(&settings.image, &depot, ids.next())?;
         if let Err(error) = image::remove_unused(&depot, &lower) {
@@ -73,6 +80,7 @@ impl Machine {
         }
         let machine = Self {
             network,
+            dns,
             pools,
             io_device: io_device(&settings, &cgroups),
             settings,
