@@ -340,17 +340,10 @@ fn is_hidden(path: &Path) -> bool {
     path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"."))
 }
 
-/// Runs the wardend $0 with the configuration $1; a file $2 is seen over the host's resolv.conf, in a mount namespace of
-/// the daemon's own.
-const RUN: &str = r#"
-[ -e "$2" ] || exec "$0" --config "$1"
-exec unshare --mount sh -c 'mount --bind "$2" /etc/resolv.conf && exec "$0" --config "$1"' "$0" "$1" "$2"
-"#;
-
 /// Starts wardend in a network namespace of its own, whose addresses and ports collide with nobody's.
 fn start(directory: &Path) -> Child {
     let mut command = Command::new("unshare");
-    command.args(["--net", "sh", "-c", &format!("ip link set lo up && {RUN}")]);
+    command.args(["--net", "sh", "-c", &format!("ip link set lo up && {}", running(directory))]);
     spawn(command, directory)
 }
 
@@ -358,14 +351,26 @@ fn start(directory: &Path) -> Child {
 fn start_in(network: &File, directory: &Path) -> Child {
     let mut command = Command::new("nsenter");
     command.arg(format!("--net=/proc/{}/fd/{}", std::process::id(), network.as_raw_fd()));
-    command.args(["sh", "-c", RUN]);
+    command.args(["sh", "-c", running(directory)]);
     spawn(command, directory)
+}
+
+/// The script that becomes wardend: its program is $0, its configuration $1, its resolv.conf $2.
+fn running(directory: &Path) -> &'static str {
+    if directory.join(RESOLV_CONF).exists() {
+        // The file is seen over the host's, in a mount namespace of the daemon's own.
+        return "exec unshare --mount sh -c \
+            'mount --bind \"$2\" /etc/resolv.conf && exec \"$0\" --config \"$1\"' \"$0\" \"$1\" \"$2\"";
+    }
+    "exec \"$0\" --config \"$1\""
 }
 
 fn spawn(mut command: Command, directory: &Path) -> Child {
     let stderr = File::create(directory.join("stderr")).unwrap();
-    let resolv_conf = directory.join(RESOLV_CONF);
-    command.arg(programs::find("wardend")).arg(directory.join("wardend.yml")).arg(resolv_conf);
+    command
+        .arg(programs::find("wardend"))
+        .arg(directory.join("wardend.yml"))
+        .arg(directory.join(RESOLV_CONF));
     command.env("LANG", "C.UTF-8").stdin(Stdio::null()).stdout(Stdio::null()).stderr(stderr);
     command.spawn().unwrap_or_else(|error| panic!("starting wardend: {error}"))
 }
