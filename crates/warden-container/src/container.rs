@@ -14,6 +14,7 @@ use warden_iomux::message::CopyOrder;
 use crate::actor::{Actor, Command};
 use crate::admission::{Operation, admit};
 use crate::copies::CancelOnDrop;
+use crate::disk;
 use crate::error::{Context, Error, blocking};
 use crate::id::Id;
 use crate::info::Info;
@@ -25,7 +26,7 @@ use crate::machine::Machine;
 use crate::owner;
 use crate::pool::lock;
 use crate::registry::Registry;
-use crate::request::{Copy, Cpu, Direction, NetIn, NetOut, Run, Stop};
+use crate::request::{self, Copy, Cpu, Direction, NetIn, NetOut, Run, Stop};
 use crate::settings::Addresses;
 use crate::state::State;
 use crate::stdin;
@@ -160,6 +161,7 @@ impl Shared {
             path: self.path.clone(),
             memory: self.machine.cgroups.memory(self.id),
             cpu: self.machine.cgroups.cpu(self.id),
+            disk: self.machine.depot.disk_stat(self.id),
             jobs: self.jobs.running(),
         }
     }
@@ -257,6 +259,12 @@ impl Container {
     pub async fn limit_cpu(&self, asked: Cpu) -> Result<Cpu, Error> {
         self.shared.admit(Operation::Limit)?;
         limits::cpu(Arc::clone(&self.shared), asked).await
+    }
+
+    /// Limits what it stores, or only reads the limits; gives them as the kernel keeps them, or nothing where none are.
+    pub async fn limit_disk(&self, asked: request::Disk) -> Result<Option<disk::Limits>, Error> {
+        self.shared.admit(Operation::Limit)?;
+        limits::disk(Arc::clone(&self.shared), asked).await
     }
 
     /// Forwards a port of the host to it; answers the host's port and its own.

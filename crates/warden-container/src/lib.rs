@@ -7,6 +7,7 @@ pub mod container;
 mod copies;
 mod create;
 mod depot;
+pub mod disk;
 mod ending;
 pub mod error;
 pub mod host;

@@ -9,9 +9,10 @@ use tokio::sync::mpsc;
 use crate::actor::Command;
 use crate::cgroup::{cpu, memory};
 use crate::container::Shared;
+use crate::disk;
 use crate::error::{Context, Error, blocking};
 use crate::pool::lock;
-use crate::request::Cpu;
+use crate::request::{self, Cpu};
 
 /// What clients have limited, as they asked for it; absent where nobody did.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -20,6 +21,8 @@ pub(crate) struct Requested {
     pub(crate) memory: Option<u64>,
     /// Of the processors.
     pub(crate) cpu: Cpu,
+    /// What is stored; the depot's file system keeps it, too.
+    pub(crate) disk: Option<disk::Limits>,
 }
 
 /// The limits of one container.
@@ -91,6 +94,19 @@ pub(crate) async fn cpu(shared: Arc<Shared>, asked: Cpu) -> Result<Cpu, Error> {
         cgroups
             .cpu_limits(shared.id, requested.shares.map(cpu::nearest_shares))
             .context(|| "Failed getting cpu shares".to_owned())
+    })
+    .await
+}
+
+/// Sets the limits of what is stored, or only reads them; gives them as the kernel keeps them.
+pub(crate) async fn disk(shared: Arc<Shared>, asked: request::Disk) -> Result<Option<disk::Limits>, Error> {
+    blocking(move || {
+        let _turn = shared.limits.take_turn();
+        let kept = shared.machine.depot.limit_disk(shared.id, &asked)?;
+        if asked != request::Disk::default() {
+            lock(&shared.limits.requested).disk = kept;
+        }
+        Ok(kept)
     })
     .await
 }

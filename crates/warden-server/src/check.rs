@@ -1,6 +1,7 @@
 //! `wardend --check`: looks at the configuration and the machine, changes nothing, and says what is missing.
 
 mod cgroups;
+mod disk;
 mod machine;
 mod paths;
 

@@ -1,7 +1,7 @@
 //! The configuration: the original's YAML files, and keys of our own beside theirs.
 //!
 //! Each section is a shallow merge over its defaults. An unknown key of the original's sections is a warning, because
-//! the original ignored it; inside our own map `server.host_ids` it is an error.
+//! the original ignored it; inside our own maps `server.host_ids` and `server.depot_image` it is an error.
 
 mod logging;
 mod network;
@@ -16,7 +16,7 @@ use std::path::Path;
 pub use logging::{Format, Level, Logging};
 pub use network::{Network, Ports, Users};
 pub use section::ConfigError;
-pub use server::{HostIds, Server};
+pub use server::{DepotImage, HostIds, Server};
 
 use crate::failure::Failure;
 use section::Section;

@@ -96,6 +96,7 @@ impl Session<'_> {
             Request::CopyOut(copy) => self.copy_out(copy).await?,
             Request::LimitMemory(limit) => self.limit_memory(limit).await?,
             Request::LimitCpu(limit) => self.limit_cpu(limit).await?,
+            Request::LimitDisk(limit) => self.limit_disk(limit).await?,
             Request::NetIn(request) => self.net_in(request).await?,
             Request::NetOut(request) => self.net_out(request).await?,
             later => {
