@@ -8,6 +8,7 @@
 mod config;
 mod connection;
 mod daemon;
+pub mod disk;
 pub mod files;
 pub mod fuse;
 pub mod image;

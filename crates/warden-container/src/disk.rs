@@ -160,11 +160,20 @@ impl Disk {
         if *asked == request::Disk::default() {
             return Ok(Some(before));
         }
-        let wanted = limits::merge(before, asked, size_of_file_system(path).context(getting)?)?;
+        // Below a project the kernel tells the project's limits for the size of the file system.
+        let size = size_of_file_system(path.parent().unwrap_or(path)).context(getting)?;
+        let wanted = limits::merge(before, asked, size)?;
+        if self.backend == Backend::Btrfs && (Limits { hard_bytes: 0, ..wanted }) != Limits::default() {
+            tracing::info!(layer = %path.display(), "btrfs has no limits of files and no soft limits: those of a request have no effect");
+        }
         match self.backend {
             Backend::None(_) => {}
             Backend::Ext4 | Backend::Xfs => project::limit(directory, wanted).context(setting)?,
-            Backend::Btrfs => subvolume::limit(directory, wanted.hard_bytes).context(setting)?,
+            Backend::Btrfs => {
+                // Asked through the layer itself, one that is full would refuse to be given more.
+                let (parent, _) = open_parent(path).context(setting)?;
+                subvolume::limit(parent.as_fd(), directory, wanted.hard_bytes).context(setting)?;
+            }
         }
         self.read(directory).context(getting).map(|(limits, _)| Some(limits))
     }

@@ -9,6 +9,7 @@ mod configuration;
 mod containers;
 mod copies;
 mod disconnects;
+mod disk;
 mod frames;
 mod grace;
 mod home;

@@ -119,7 +119,7 @@ impl DepotImage {
         let (held, tree) = if is_new {
             make(image, *size)?
         } else {
-            let tree = open(&held, device, Kind::of(&held).context(action)?).context(action)?;
+            let tree = open(image, device, Kind::of(&held).context(action)?).context(action)?;
             (held, tree)
         };
         file::open_place(&depot)
@@ -201,7 +201,7 @@ fn format(path: &Path, size: u64, kind: Kind) -> io::Result<(File, OwnedFd)> {
     take(&file)?;
     file.set_len(size)?;
     run(kind.format(), path)?;
-    let tree = open(&file, None, kind)?;
+    let tree = open(path, None, kind)?;
     // The mount itself is a place only (O_PATH).
     let root = rustix::fs::openat(&tree, ".", rustix::fs::OFlags::RDONLY, rustix::fs::Mode::empty())?;
     if kind == Kind::Btrfs {
@@ -229,11 +229,15 @@ fn run(words: &[&str], path: &Path) -> io::Result<()> {
 }
 
 /// Mounts an image without showing it anywhere yet.
-fn open(file: &File, device: Option<PathBuf>, kind: Kind) -> io::Result<OwnedFd> {
+fn open(image: &Path, device: Option<PathBuf>, kind: Kind) -> io::Result<OwnedFd> {
     // A second device of one file would make two file systems of it, which destroy each other.
     let (device, _held) = match device {
         Some(device) => (device, None),
-        None => loop_device::attach(file.as_fd()).map(|(path, held)| (path, Some(held)))?,
+        None => {
+            // Opened once more: what the device holds would keep our lock when this daemon is gone.
+            let file = OpenOptions::new().read(true).write(true).open(image)?;
+            loop_device::attach(file.as_fd()).map(|(path, held)| (path, Some(held)))?
+        }
     };
     let attributes = Attributes::MOUNT_ATTR_NOSUID | Attributes::MOUNT_ATTR_NODEV;
     mount::create_from(kind.name(), &device, kind.mount_options(), attributes)

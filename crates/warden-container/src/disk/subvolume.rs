@@ -46,8 +46,9 @@ fn number(path: &Path) -> io::Result<u64> {
     text.trim().parse().map_err(|_| io::Error::new(io::ErrorKind::InvalidData, format!("{path:?}: {text:?}")))
 }
 
-pub(super) fn limit(directory: BorrowedFd<'_>, bytes: u64) -> io::Result<()> {
-    btrfs::limit(directory, btrfs::subvolume(directory)?, bytes)
+/// Limits a subvolume, through another one of its file system.
+pub(super) fn limit(other: BorrowedFd<'_>, directory: BorrowedFd<'_>, bytes: u64) -> io::Result<()> {
+    btrfs::limit(other, btrfs::subvolume(directory)?, bytes)
 }
 
 /// Removes a subvolume with all that is in it, and its quota group.
