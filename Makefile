@@ -53,19 +53,38 @@ lint: setup ## Check format, lints, and the rules between the crates.
 	RUSTDOCFLAGS="-D warnings" cargo doc --locked --workspace --no-deps --quiet
 	scripts/check-rooms
 
+.PHONY: bench-build
+bench-build: build
+	$(HELPER_ENV) cargo build --locked --profile helper --target $(TRIPLE) -p warden-floor --bins
+	cargo build --locked --release -p warden-bench -p warden-tests --bins
+	@install -m 0755 $(TARGET_DIR)/$(TRIPLE)/helper/floor $(TARGET_DIR)/release/
+
 .PHONY: bench
-bench: build ## Push 100 MB of output through run and stream, round after round, beside other jobs.
-	cargo run --locked --release -p warden-tests --bin output-rounds
+bench: bench-build ## Measure beside the kernel's floor and the peers that are installed, then twenty rounds of output; docs/benchmarks.
+	$(TARGET_DIR)/release/bench
+	$(TARGET_DIR)/release/output-rounds
+
+.PHONY: bench-quick
+bench-quick: bench-build ## The same in below a minute: few samples, no 2,000 containers; results in target/bench.
+	$(TARGET_DIR)/release/bench --quick
+
+.PHONY: bench-peers
+bench-peers: ## Install the peers that the benchmark measures beside: crun, runc, bubblewrap, podman, lxc, systemd-nspawn.
+	DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends crun runc bubblewrap podman lxc systemd-container
 
 # The fuzzer needs the nightly compiler and nothing else: libfuzzer-sys brings the fuzzer, these flags the coverage.
 FUZZ_FLAGS := -C passes=sancov-module -C llvm-args=-sanitizer-coverage-level=4 -C llvm-args=-sanitizer-coverage-inline-8bit-counters -C llvm-args=-sanitizer-coverage-pc-table -C llvm-args=-sanitizer-coverage-trace-compares -Z sanitizer=address --cfg fuzzing
 FUZZ_SECONDS ?= 60
+FUZZ_TARGETS ?= frames config wshd iomux
 
 .PHONY: fuzz
-fuzz: ## Feed mutated frames and messages to the decoder for FUZZ_SECONDS (60); needs the nightly toolchain.
-	RUSTFLAGS="$(FUZZ_FLAGS)" cargo +nightly build --locked --release --manifest-path fuzz/Cargo.toml --target $(TRIPLE) --bin frames
-	@mkdir -p fuzz/artifacts fuzz/target/corpus
-	fuzz/target/$(TRIPLE)/release/frames -max_total_time=$(FUZZ_SECONDS) -artifact_prefix=fuzz/artifacts/ fuzz/target/corpus fuzz/corpus/frames
+fuzz: ## Feed mutated bytes to each parser for FUZZ_SECONDS (60); needs the nightly toolchain.
+	RUSTFLAGS="$(FUZZ_FLAGS)" cargo +nightly build --locked --release --manifest-path fuzz/Cargo.toml --target $(TRIPLE) --bins
+	@mkdir -p fuzz/artifacts
+	for target in $(FUZZ_TARGETS); do \
+	  mkdir -p fuzz/target/corpus/$$target; \
+	  fuzz/target/$(TRIPLE)/release/$$target -max_total_time=$(FUZZ_SECONDS) -timeout=10 -artifact_prefix=fuzz/artifacts/$$target- fuzz/target/corpus/$$target fuzz/corpus/$$target; \
+	done
 
 .PHONY: clean
 clean: ## Remove everything that was built.

@@ -17,7 +17,7 @@ use crate::copies::CancelOnDrop;
 use crate::disk;
 use crate::error::{Context, Error, blocking};
 use crate::id::Id;
-use crate::info::Info;
+use crate::info::{BandwidthStat, Info};
 use crate::job::Job;
 use crate::jobs::{Jobs, Limits};
 use crate::leases::Leases;
@@ -26,7 +26,7 @@ use crate::machine::Machine;
 use crate::owner;
 use crate::pool::lock;
 use crate::registry::Registry;
-use crate::request::{self, Copy, Cpu, Direction, NetIn, NetOut, Run, Stop};
+use crate::request::{self, Bandwidth, Copy, Cpu, Direction, NetIn, NetOut, Run, Stop};
 use crate::settings::Addresses;
 use crate::state::State;
 use crate::stdin;
@@ -148,6 +148,13 @@ impl Shared {
         lock(&self.status).gone
     }
 
+    fn look_at_bandwidth(&self) -> Result<BandwidthStat, Error> {
+        match self.limits.requested().bandwidth {
+            Some(asked) => self.machine.network.bandwidth(self.id, asked),
+            None => Ok(BandwidthStat::default()),
+        }
+    }
+
     fn look(&self) -> Info {
         let (state, events) = {
             let status = lock(&self.status);
@@ -162,6 +169,7 @@ impl Shared {
             memory: self.machine.cgroups.memory(self.id),
             cpu: self.machine.cgroups.cpu(self.id),
             disk: self.machine.depot.disk_stat(self.id),
+            bandwidth: BandwidthStat::default(),
             jobs: self.jobs.running(),
         }
     }
@@ -195,13 +203,31 @@ impl Container {
     /// Tells its state (active or stopped containers only).
     pub async fn info(&self) -> Result<Info, Error> {
         admit(self.shared.state(), Operation::Info)?;
-        Ok(self.shared.look())
+        Ok(self.look().await)
     }
 
     /// Tells its state whatever it is: the last one known when it is gone, or going.
     pub async fn last_info(&self) -> Info {
         let obituary = lock(&self.shared.status).obituary.clone();
-        obituary.unwrap_or_else(|| self.shared.look())
+        match obituary {
+            Some(info) => info,
+            None => self.look().await,
+        }
+    }
+
+    /// Looks at all of it; the kernel may let who asks for its limits of bandwidth wait.
+    async fn look(&self) -> Info {
+        let mut info = self.shared.look();
+        if self.shared.limits.requested().bandwidth.is_some() {
+            let shared = Arc::clone(&self.shared);
+            match blocking(move || shared.look_at_bandwidth()).await {
+                Ok(stat) => info.bandwidth = stat,
+                Err(error) => {
+                    tracing::warn!(container = %self.shared.id, %error, "the limits of bandwidth are not known");
+                }
+            }
+        }
+        info
     }
 
     /// Starts a job.
@@ -265,6 +291,12 @@ impl Container {
     pub async fn limit_disk(&self, asked: request::Disk) -> Result<Option<disk::Limits>, Error> {
         self.shared.admit(Operation::Limit)?;
         limits::disk(Arc::clone(&self.shared), asked).await
+    }
+
+    /// Limits its bandwidth in both directions.
+    pub async fn limit_bandwidth(&self, asked: Bandwidth) -> Result<(), Error> {
+        self.shared.admit(Operation::Limit)?;
+        limits::bandwidth(Arc::clone(&self.shared), asked).await
     }
 
     /// Forwards a port of the host to it; answers the host's port and its own.

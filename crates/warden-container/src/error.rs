@@ -29,6 +29,16 @@ pub enum Error {
     NoUser,
     #[error("no host ids available: all {0} ranges are in use")]
     NoIds(u32),
+    #[error(
+        "the machine is short of memory: all tasks waited for it in {percent} % of the last 10 s, the limit is {limit} % \
+         (server.memory_pressure.max_percent)"
+    )]
+    MemoryPressure { percent: f64, limit: u32 },
+    #[error(
+        "the machine is short of memory: {bytes} bytes are available, a new container needs {limit} \
+         (server.memory_pressure.min_available)"
+    )]
+    LittleMemory { bytes: u64, limit: u64 },
     #[error("rootfs {} not found", show(.0))]
     NoRootfs(Vec<u8>),
     #[error("rootfs {} is not usable: {reason}", .path.display())]

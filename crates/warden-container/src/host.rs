@@ -9,6 +9,7 @@ use crate::container::Container;
 use crate::create::Creation;
 use crate::error::{Context, Error, blocking};
 use crate::machine::Machine;
+use crate::pressure;
 use crate::references::ConnectionId;
 use crate::registry::Registry;
 use crate::request::Create;
@@ -73,6 +74,7 @@ impl Connection {
     pub async fn create(&self, request: Create) -> Result<Vec<u8>, Error> {
         let Inner { machine, registry, .. } = &*self.host.0;
         machine.check_open()?;
+        pressure::check(machine.settings.memory_thresholds)?;
         let id = machine.ids.next();
         let handle = request.handle.clone().unwrap_or_else(|| id.as_str().as_bytes().to_vec());
         let creation = Creation {

@@ -24,6 +24,8 @@ pub struct Info {
     pub cpu: Option<CpuStat>,
     /// What it stores, where the depot's file system counts it.
     pub disk: Option<DiskStat>,
+    /// Its limits of bandwidth.
+    pub bandwidth: BandwidthStat,
     /// Its running jobs.
     pub jobs: Vec<u32>,
 }
@@ -82,4 +84,24 @@ pub struct DiskStat {
     pub inodes_used: Option<u64>,
     /// What counts and limits.
     pub backend: &'static str,
+}
+
+/// Limits of bandwidth: 4294967295 where there is none.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BandwidthStat {
+    /// Towards the container, bytes per second.
+    pub in_rate: u64,
+    /// Towards the container at once, bytes.
+    pub in_burst: u64,
+    /// From the container, bytes per second.
+    pub out_rate: u64,
+    /// From the container at once, bytes.
+    pub out_burst: u64,
+}
+
+impl Default for BandwidthStat {
+    fn default() -> Self {
+        let none = u32::MAX.into();
+        Self { in_rate: none, in_burst: none, out_rate: none, out_burst: none }
+    }
 }

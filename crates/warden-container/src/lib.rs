@@ -25,6 +25,7 @@ mod out_of_memory;
 mod owner;
 mod plan;
 mod pool;
+pub mod pressure;
 mod references;
 mod registry;
 pub mod request;

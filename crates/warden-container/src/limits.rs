@@ -4,6 +4,7 @@
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard};
 
+use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 
 use crate::actor::Command;
@@ -12,10 +13,10 @@ use crate::container::Shared;
 use crate::disk;
 use crate::error::{Context, Error, blocking};
 use crate::pool::lock;
-use crate::request::{self, Cpu};
+use crate::request::{self, Bandwidth, Cpu};
 
 /// What clients have limited, as they asked for it; absent where nobody did.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Requested {
     /// Bytes.
     pub(crate) memory: Option<u64>,
@@ -23,6 +24,8 @@ pub(crate) struct Requested {
     pub(crate) cpu: Cpu,
     /// What is stored; the depot's file system keeps it, too.
     pub(crate) disk: Option<disk::Limits>,
+    /// Into it and out of it.
+    pub(crate) bandwidth: Option<Bandwidth>,
 }
 
 /// The limits of one container.
@@ -118,6 +121,18 @@ fn check_quota(quota: u64) -> Result<Option<u64>, Error> {
         value: quota,
         reason,
     })
+}
+
+/// Sets the limit of bandwidth.
+pub(crate) async fn bandwidth(shared: Arc<Shared>, asked: Bandwidth) -> Result<(), Error> {
+    blocking(move || {
+        let _turn = shared.limits.take_turn();
+        let before = shared.limits.requested().bandwidth;
+        shared.machine.network.limit_bandwidth(shared.id, before, asked)?;
+        lock(&shared.limits.requested).bandwidth = Some(asked);
+        Ok(())
+    })
+    .await
 }
 
 /// The failure of a request that a machine's controllers cannot serve.

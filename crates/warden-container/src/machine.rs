@@ -55,7 +55,7 @@ impl Machine {
         let cgroups = Cgroups::prepare(&settings.cgroup_parent)?;
         let leftovers = remove_leftovers(&depot, &cgroups)?;
         // Until now the rules of an earlier daemon held for what it had left running.
-        let network = Network::prepare(&settings, &leftovers)?;
+        let (network, _) = Network::prepare(&settings, Vec::new(), &leftovers)?;
         cgroups.share()?;
         let lower = Lower::prepare(&settings.image, &depot, Ids::default().next())?;
         if let Err(error) = image::remove_unused(&depot, &lower) {

@@ -5,31 +5,39 @@
 //! set up last. docs/network.md says what is let through.
 
 use std::collections::HashMap;
-use std::collections::hash_map::Entry;
 use std::fs;
-use std::net::Ipv4Addr;
-use std::os::fd::{AsFd, BorrowedFd};
-use std::sync::{Mutex, mpsc};
+use std::os::fd::AsFd;
+use std::sync::{Arc, Mutex, mpsc};
 
-use warden_linux::netlink::nftables::Batch;
-use warden_linux::netlink::route::{self, End, Mac};
-use warden_linux::netlink::{Protocol, Refusal, Requests, Socket, conntrack, nftables};
+use warden_linux::netlink::nftables::{Batch, Watch};
+use warden_linux::netlink::{Protocol, Refusal, Socket, conntrack, nftables};
 
 use crate::error::{Context, Error};
 use crate::id::Id;
+use crate::info::BandwidthStat;
 use crate::network::forwards::Forwards;
-use crate::network::table::{Forward, Table};
+use crate::network::interfaces::names;
+use crate::network::repair::Repairs;
+use crate::network::state::{Member, State};
 use crate::pool::lock;
-use crate::request::{NetIn, NetOut};
-use crate::settings::{Addresses, Firewall, Settings};
+use crate::request::{Bandwidth, NetIn, NetOut, Transport};
+use crate::settings::{Addresses, Settings};
 
+mod bandwidth;
 mod forwards;
+mod interfaces;
 mod namespace;
 mod reaper;
+mod records;
+mod repair;
 mod rule;
+mod state;
 mod table;
+#[cfg(test)]
+mod tests;
 
 pub(crate) use namespace::Namespace;
+pub(crate) use records::{ContainerNetwork, OutFields, PortMapping, Records};
 
 /// The kernel's switch for sending on what came for others.
 const FORWARDING: &str = "/proc/sys/net/ipv4/ip_forward";
@@ -39,132 +47,174 @@ const FORWARD_HOOK: u32 = 2;
 /// The network of all containers of one daemon.
 #[derive(Debug)]
 pub(crate) struct Network {
-    firewall: Firewall,
-    state: Mutex<State>,
+    state: Arc<Mutex<State>>,
+    /// Asks the kernel what it holds, without waiting for those who change it.
+    look: Mutex<Socket>,
+    /// Largest packet of the interfaces, in bytes.
+    mtu: u16,
     /// Takes the names of interfaces that shall be gone.
     reaper: mpsc::Sender<String>,
+    _repairs: Repairs,
 }
 
-#[derive(Debug)]
-struct State {
-    route: Socket,
-    filter: Socket,
-    attached: HashMap<Id, Addresses>,
-    forwards: Forwards,
-}
+/// A container that could not be adopted, and why.
+pub(crate) type NotAdopted = (Id, Error);
 
 impl Network {
-    /// Makes the table anew, removes the interfaces of an earlier daemon's containers, and lets the host forward.
-    pub(crate) fn prepare(settings: &Settings, leftovers: &[Id]) -> Result<Self, Error> {
-        let firewall = settings.firewall.clone();
+    /// Lets the host forward, and writes the whole table with the containers that go on, in one transaction.
+    ///
+    /// The interfaces of `adopted` are left as they are; those of `leftovers` are deleted. A container that is not
+    /// adopted has no rules: whatever it sends is dropped.
+    pub(crate) fn prepare(
+        settings: &Settings,
+        adopted: Vec<ContainerNetwork>,
+        leftovers: &[Id],
+    ) -> Result<(Self, Vec<NotAdopted>), Error> {
         let open =
             |protocol| Socket::open(protocol).context(|| format!("opening a netlink socket of {protocol:?}"));
-        let mut route = open(Protocol::Route)?;
-        let mut filter = open(Protocol::Netfilter)?;
-        allow_forwarding()?;
-        let mut batch = Batch::new(&firewall.table);
-        let mut table = Table::new(&mut batch);
-        table.set_up(settings.network.network, &firewall);
-        batch.commit(&mut filter).map_err(failed)?;
-        for id in leftovers {
-            delete_link(&mut route, &names(*id).host)?;
+        let filter = open(Protocol::Netfilter)?;
+        let mut state = State {
+            route: open(Protocol::Route)?,
+            filter,
+            pool: settings.network.network,
+            firewall: settings.firewall.clone(),
+            members: HashMap::new(),
+            forwards: Forwards::new(settings.ports),
+            closed: false,
+        };
+        let mut refused = Vec::new();
+        for container in adopted {
+            let id = container.id;
+            refused.extend(state.adopt(container).err().map(|error| (id, error)));
         }
-        name_other_filters(&mut filter, &firewall.table);
-        let forwards = Forwards::new(settings.ports);
-        let state = Mutex::new(State { route, filter, attached: HashMap::new(), forwards });
-        Ok(Self { firewall, state, reaper: reaper::start()? })
+        allow_forwarding()?;
+        let port = state.filter.port();
+        let watch = port.and_then(Watch::start).context(|| "watching the packet filter".to_owned())?;
+        state.write_all().map_err(failed)?;
+        reaper::delete(&mut state.route, leftovers.iter().flat_map(|id| names(*id).on_the_host()));
+        name_other_filters(&mut state.filter, &state.firewall.table);
+        let state = Arc::new(Mutex::new(state));
+        let repairs = Repairs::start(watch, Arc::downgrade(&state))?;
+        let look = Mutex::new(open(Protocol::Route)?);
+        Ok((
+            Self { state, look, mtu: settings.firewall.mtu, reaper: reaper::start()?, _repairs: repairs },
+            refused,
+        ))
     }
 
     /// Connects a container: its rules first, then its interfaces.
     pub(crate) fn attach(&self, id: Id, addresses: Addresses, namespace: &Namespace) -> Result<(), Error> {
         let names = names(id);
         let mut state = lock(&self.state);
-        let State { route, filter, attached, .. } = &mut *state;
-        let mut batch = Batch::new(&self.firewall.table);
-        Table::new(&mut batch).add_container(id, &names.host, addresses.container);
-        batch.commit(filter).map_err(failed)?;
-        attached.insert(id, addresses);
-        connect(route, &names, addresses, namespace.as_fd(), self.firewall.mtu).map_err(failed)
+        state.members.insert(id, Member { addresses, records: Records::default() });
+        let added = state.change(|table| table.add_container(id, &names.host, addresses.container));
+        if let Err(refusal) = added {
+            state.members.remove(&id);
+            return Err(failed(refusal));
+        }
+        let mtu = state.firewall.mtu;
+        interfaces::connect(&mut state.route, &names, addresses, namespace.as_fd(), mtu).map_err(failed)
     }
 
     /// Disconnects a container: rules, connections and addresses at once, its interface soon.
     pub(crate) fn detach(&self, id: Id) -> Result<(), Error> {
         let mut state = lock(&self.state);
-        let State { route, filter, attached, forwards } = &mut *state;
-        let Entry::Occupied(entry) = attached.entry(id) else { return Ok(()) };
-        let addresses = *entry.get();
+        let Some(member) = state.members.remove(&id) else { return Ok(()) };
         let names = names(id);
-        let mut batch = Batch::new(&self.firewall.table);
-        let mut table = Table::new(&mut batch);
-        for forward in forwards.of(id) {
-            table.delete_forward(forward);
-        }
-        table.delete_container(id, &names.host, addresses.container);
-        match batch.commit(filter) {
-            // Somebody has emptied the table: there is nothing left to delete.
-            Err(refusal) if refusal.is_absence() => {
-                tracing::warn!(container = %id, error = %refusal, "rules were gone before their container");
+        let deleted = state.change(|table| {
+            for &mapping in &member.records.net_in {
+                table.delete_forward(member.forward(mapping));
             }
-            other => other.map_err(failed)?,
-        }
-        entry.remove();
-        forwards.release(id);
-        // The route must be gone before the addresses are used again; deleting the interface takes the kernel long.
-        let unroute = route::link_index(route, &names.host).and_then(|index| {
-            let mut requests = Requests::default();
-            route::delete_address(&mut requests, index, addresses.host, addresses.network.prefix_len());
-            route.execute(requests)
+            table.delete_container(id, &names.host, member.addresses.container);
         });
-        absent_is_well(unroute)?;
+        if let Err(refusal) = deleted {
+            state.members.insert(id, member);
+            return Err(failed(refusal));
+        }
+        state.forwards.release(&member.records.net_in);
+        // Deleting the interface takes the kernel long.
+        interfaces::disconnect(&mut state.route, &names, member.addresses)?;
         // The reaper lives as long as this.
-        let _ = self.reaper.send(names.host);
-        conntrack::forget(filter, addresses.container).map(drop).map_err(failed)
+        for name in names.on_the_host() {
+            let _ = self.reaper.send(name);
+        }
+        conntrack::forget_address(&mut state.filter, member.addresses.container.into())
+            .map(drop)
+            .map_err(failed)
     }
 
     /// Forwards a port of the host to a container; answers both ports.
     pub(crate) fn net_in(&self, id: Id, request: NetIn) -> Result<(u16, u16), Error> {
         let mut state = lock(&self.state);
-        let State { route, filter, attached, forwards } = &mut *state;
-        let addresses = *attached.get(&id).ok_or(Error::UnknownHandle)?;
-        let reserved = forwards.reserve(&request)?;
-        let target = Forward {
+        if !state.members.contains_key(&id) {
+            return Err(Error::UnknownHandle);
+        }
+        let reserved = state.forwards.reserve(&request)?;
+        let mapping = PortMapping {
             protocol: request.protocol,
             host_port: reserved.port,
-            address: addresses.container,
-            port: request.container_port.unwrap_or(reserved.port),
+            container_port: request.container_port.unwrap_or(reserved.port),
         };
-        // So that the host reaches the port at 127.0.0.1; the table drops what comes from a container for there.
-        let index = route::link_index(route, &names(id).host).map_err(failed)?;
-        let mut requests = Requests::default();
-        route::route_loopback(&mut requests, index);
-        route.execute(requests).map_err(failed)?;
-        let mut batch = Batch::new(&self.firewall.table);
-        Table::new(&mut batch).add_forward(target);
-        batch.commit(filter).map_err(failed)?;
-        forwards.keep(id, target, reserved);
-        Ok((target.host_port, target.port))
+        interfaces::route_loopback(&mut state.route, &names(id)).map_err(failed)?;
+        state.map(id, mapping).map_err(failed)?;
+        state.forwards.keep(mapping.protocol, reserved);
+        if mapping.protocol == Transport::Udp {
+            state.forget_udp(mapping.host_port);
+        }
+        Ok((mapping.host_port, mapping.container_port))
     }
 
     /// Lets a container reach something.
     pub(crate) fn net_out(&self, id: Id, request: &NetOut) -> Result<(), Error> {
         let rule = rule::read(request)?;
         let mut state = lock(&self.state);
-        let State { filter, attached, .. } = &mut *state;
-        attached.get(&id).ok_or(Error::UnknownHandle)?;
-        let mut batch = Batch::new(&self.firewall.table);
-        Table::new(&mut batch).allow(id, &rule);
-        batch.commit(filter).map_err(failed)
+        if !state.members.contains_key(&id) {
+            return Err(Error::UnknownHandle);
+        }
+        state.allow(id, request, &rule).map_err(failed)
     }
 
-    /// Removes the table, when no container is left.
+    /// What clients have opened for a container: what a snapshot needs to have it adopted later.
+    #[allow(dead_code, reason = "snapshots, which will carry them, are not written yet")]
+    pub(crate) fn records(&self, id: Id) -> Option<Records> {
+        lock(&self.state).members.get(&id).map(|member| member.records.clone())
+    }
+
+    /// Limits the bandwidth of a container in both directions; where that is refused, it is as `before` again.
+    pub(crate) fn limit_bandwidth(
+        &self,
+        id: Id,
+        before: Option<Bandwidth>,
+        asked: Bandwidth,
+    ) -> Result<(), Error> {
+        let mtu = self.mtu;
+        let bucket = bandwidth::read(asked, mtu)?;
+        let before = before.and_then(|before| bandwidth::read(before, mtu).ok().flatten());
+        let mut state = lock(&self.state);
+        if !state.members.contains_key(&id) {
+            return Err(Error::UnknownHandle);
+        }
+        bandwidth::apply(&mut state.route, &names(id), mtu, before, bucket).map_err(failed)
+    }
+
+    /// Tells the limits of bandwidth of a container as the kernel holds them; `asked` are those that were set last.
+    pub(crate) fn bandwidth(&self, id: Id, asked: Bandwidth) -> Result<BandwidthStat, Error> {
+        let stat = bandwidth::stat(&mut lock(&self.look), &names(id), self.mtu, asked);
+        stat.map_err(failed)
+    }
+
+    /// Leaves the table to the next daemon, or removes it when no container is left.
     pub(crate) fn close(&self) {
         let mut state = lock(&self.state);
-        if !state.attached.is_empty() {
+        // The next daemon may be there already: what it does to the table is not repaired.
+        let open = !std::mem::replace(&mut state.closed, true);
+        if !open || !state.members.is_empty() {
             return;
         }
-        let mut batch = Batch::new(&self.firewall.table);
+        let State { filter, firewall, .. } = &mut *state;
+        let mut batch = Batch::new(&firewall.table);
         batch.delete_table();
-        match batch.commit(&mut state.filter) {
+        match batch.commit(filter) {
             Err(refusal) if !refusal.is_absence() => {
                 tracing::warn!(error = %refusal, "the packet filter's table was not removed");
             }
@@ -177,68 +227,6 @@ impl Drop for Network {
     fn drop(&mut self) {
         self.close();
     }
-}
-
-/// The interfaces of one container.
-#[derive(Debug)]
-struct Names {
-    host: String,
-    container: String,
-}
-
-fn names(id: Id) -> Names {
-    Names { host: format!("w-{id}-0"), container: format!("w-{id}-1") }
-}
-
-/// An Ethernet address made from an IP address: no two containers of a host have the same.
-fn mac(end: u8, address: Ipv4Addr) -> Mac {
-    let [a, b, c, d] = address.octets();
-    // The first byte says that it is locally administered.
-    [2, end, a, b, c, d]
-}
-
-/// Makes both interfaces, the container's first to be usable, the host's last.
-fn connect(
-    socket: &mut Socket,
-    names: &Names,
-    addresses: Addresses,
-    namespace: BorrowedFd<'_>,
-    mtu: u16,
-) -> Result<(), Refusal> {
-    let refused = |source| Refusal {
-        action: "opening a netlink socket of the container".to_owned(),
-        words: None,
-        source,
-    };
-    let mut inside = Socket::open_in(Protocol::Route, namespace).map_err(refused)?;
-    let prefix = addresses.network.prefix_len();
-    let here = End { name: &names.host, mac: mac(0, addresses.container) };
-    let there = End { name: &names.container, mac: mac(1, addresses.container) };
-    let mut requests = Requests::default();
-    route::add_veth(&mut requests, here, there, namespace, mtu.into());
-    socket.execute(requests)?;
-    let index = route::link_index(socket, &names.host)?;
-    let inner = route::link_index(&mut inside, &names.container)?;
-
-    let mut requests = Requests::default();
-    route::set_up(&mut requests, inner);
-    route::add_address(&mut requests, inner, addresses.container, prefix);
-    // Neighbours are stated: asking for them would fill the host's table when many containers talk.
-    route::add_neighbour(&mut requests, inner, addresses.host, here.mac);
-    route::add_default_route(&mut requests, inner, addresses.host);
-    inside.execute(requests)?;
-
-    let mut requests = Requests::default();
-    route::set_up(&mut requests, index);
-    route::add_address(&mut requests, index, addresses.host, prefix);
-    route::add_neighbour(&mut requests, index, addresses.container, there.mac);
-    socket.execute(requests)
-}
-
-fn delete_link(socket: &mut Socket, name: &str) -> Result<(), Error> {
-    let mut requests = Requests::default();
-    route::delete_link(&mut requests, name);
-    absent_is_well(socket.execute(requests))
 }
 
 fn absent_is_well(outcome: Result<(), Refusal>) -> Result<(), Error> {

@@ -1,5 +1,17 @@
 //! Who shall own the files of a copy: names of the host as ids.
 
+// What arrives here may be anything: no length, index or sum may be taken on trust.
+#![cfg_attr(
+    not(test),
+    deny(
+        clippy::unwrap_used,
+        clippy::expect_used,
+        clippy::panic,
+        clippy::indexing_slicing,
+        clippy::arithmetic_side_effects
+    )
+)]
+
 use std::path::Path;
 
 use warden_copy::receive::Owner;
@@ -20,7 +32,7 @@ pub(crate) async fn find(text: Vec<u8>) -> Result<Owner, Error> {
 /// `user`, `user:group`, `user:` (with the user's login group) or `:group`; names before numbers.
 fn resolve(text: &[u8], passwd: &[u8], group: &[u8]) -> Option<Owner> {
     let (user, group_text) = match text.iter().position(|byte| *byte == b':') {
-        Some(colon) => (text.get(..colon)?, text.get(colon + 1..)),
+        Some(colon) => (text.get(..colon)?, text.get(colon.saturating_add(1)..)),
         None => (text, None),
     };
     let number = |text: &[u8]| std::str::from_utf8(text).ok()?.parse().ok().filter(|id| *id != u32::MAX);
@@ -43,7 +55,7 @@ fn field<'a>(lines: &'a [u8], name: &[u8], index: usize) -> Option<&'a [u8]> {
     let mut lines = lines.split(|byte| *byte == b'\n');
     lines.find_map(|line| {
         let mut fields = line.split(|byte| *byte == b':');
-        (fields.next()? == name).then(|| fields.nth(index - 1)).flatten()
+        (fields.next()? == name).then(|| fields.nth(index.saturating_sub(1))).flatten()
     })
 }
 

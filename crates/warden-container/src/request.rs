@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
 use warden_init::message::Resource;
 pub use warden_iomux::message::Direction;
 
@@ -47,7 +48,7 @@ pub struct Run {
 }
 
 /// Limits of a container's processor time; what is absent stays as it is.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Cpu {
     /// Its share, relative to other containers, whose default is 1024.
     pub shares: Option<u64>,
@@ -80,6 +81,15 @@ pub enum Space {
 impl Space {
     /// Bytes of a block.
     pub const BLOCK: u64 = 1024;
+}
+
+/// A limit of bandwidth, the same into a container and out of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Bandwidth {
+    /// Bytes per second.
+    pub rate: u64,
+    /// Bytes that may go at once after a pause.
+    pub burst: u64,
 }
 
 /// How to stop.
@@ -116,15 +126,22 @@ pub struct NetIn {
 }
 
 /// A protocol that has ports.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 #[allow(missing_docs, reason = "the names are the protocols'")]
 pub enum Transport {
     Tcp,
     Udp,
 }
 
+impl Transport {
+    /// Every one.
+    pub const ALL: [Self; 2] = [Self::Tcp, Self::Udp];
+}
+
 /// Traffic to let out of a container.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(into = "crate::network::OutFields", try_from = "crate::network::OutFields")]
 pub struct NetOut {
     /// An address, a network or a range, as text; any when absent.
     pub network: Option<Vec<u8>>,
@@ -143,7 +160,8 @@ pub struct NetOut {
 }
 
 /// A protocol over IP.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 #[allow(missing_docs, reason = "the names are the protocols'")]
 pub enum Protocol {
     #[default]

@@ -9,6 +9,8 @@ use ipnet::Ipv4Net;
 use warden_init::message::Resource;
 use warden_init::spec::IdRange;
 
+use crate::pressure::Thresholds;
+
 /// Everything that the domain needs to know of the configuration.
 #[derive(Clone, Debug)]
 pub struct Settings {
@@ -40,6 +42,8 @@ pub struct Settings {
     pub max_running_jobs: usize,
     /// Processes and threads that one container may have at the same time.
     pub max_tasks: u64,
+    /// When a new container is refused for want of memory.
+    pub memory_thresholds: Thresholds,
     /// How long a copy may make no progress before it is given up.
     pub copy_stall_time: Duration,
     /// Where `log_tag` lines go.
@@ -147,6 +151,7 @@ pub(crate) fn sample(depot: &std::path::Path) -> Settings {
         max_finished_bytes: 1 << 20,
         max_running_jobs: 10,
         max_tasks: 2048,
+        memory_thresholds: Thresholds { pressure: 100, available: 0 },
         copy_stall_time: Duration::from_secs(5),
         syslog_socket: PathBuf::from("/dev/log"),
         lang: "C.UTF-8".to_owned(),

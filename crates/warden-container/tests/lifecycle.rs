@@ -85,6 +85,7 @@ impl World {
             max_finished_bytes: 1 << 30,
             max_running_jobs: 200,
             max_tasks: 2048,
+            memory_thresholds: warden_container::pressure::Thresholds { pressure: 100, available: 0 },
             copy_stall_time: Duration::from_secs(10),
             syslog_socket: PathBuf::from("/dev/log"),
             lang: "C.UTF-8".to_owned(),

@@ -7,6 +7,18 @@
 //! The semantics are those of `rsync --recursive --perms --links`: permissions are kept, times and owners are not,
 //! hard links become files, a source that ends in "/" means its content, devices and sockets are left out.
 
+// What arrives here may be anything: no length, index or sum may be taken on trust.
+#![cfg_attr(
+    not(test),
+    deny(
+        clippy::unwrap_used,
+        clippy::expect_used,
+        clippy::panic,
+        clippy::indexing_slicing,
+        clippy::arithmetic_side_effects
+    )
+)]
+
 pub mod error;
 pub mod receive;
 pub mod record;
@@ -23,4 +35,18 @@ pub struct Totals {
     pub bytes: u64,
     /// Entries left out, being neither a file, a directory nor a link.
     pub skipped: u64,
+}
+
+impl Totals {
+    fn count_entries(&mut self) {
+        self.entries = self.entries.saturating_add(1);
+    }
+
+    fn count_skipped(&mut self) {
+        self.skipped = self.skipped.saturating_add(1);
+    }
+
+    fn count_bytes(&mut self, bytes: usize) {
+        self.bytes = self.bytes.saturating_add(bytes as u64);
+    }
 }

@@ -133,12 +133,13 @@ impl<R: Read> Receiver<'_, R> {
 
     /// Opens the directory that the target is in, which must be there, and names the target in it.
     fn parent(&self, target: &[u8]) -> Result<(OwnedFd, Vec<u8>), CopyError> {
-        let end = target.iter().rposition(|byte| *byte != b'/').map_or(0, |last| last + 1);
+        let end = target.iter().rposition(|byte| *byte != b'/').map_or(0, |last| last.saturating_add(1));
         let trimmed = target.get(..end).unwrap_or_default();
         let (parent, name) = match trimmed.iter().rposition(|byte| *byte == b'/') {
-            Some(slash) => {
-                (trimmed.get(..=slash).unwrap_or_default(), trimmed.get(slash + 1..).unwrap_or_default())
-            }
+            Some(slash) => (
+                trimmed.get(..=slash).unwrap_or_default(),
+                trimmed.get(slash.saturating_add(1)..).unwrap_or_default(),
+            ),
             None => (&b"."[..], trimmed),
         };
         if !is_entry_name(name) {
@@ -160,7 +161,7 @@ impl<R: Read> Receiver<'_, R> {
                 self.make_directory(parent.as_fd(), &last)?
             }
         };
-        self.totals.entries += 1;
+        self.totals.count_entries();
         if name.is_empty() {
             return Ok(Level { directory: outer, mode: Some(mode), path: self.path.len() });
         }
@@ -236,7 +237,7 @@ impl<R: Read> Receiver<'_, R> {
                         return Err(self.failed(Step::CreateDirectory, Errno::LOOP));
                     }
                     let directory = self.make_directory(level.directory.as_fd(), &name)?;
-                    self.totals.entries += 1;
+                    self.totals.count_entries();
                     stack.push(Level { directory, mode: Some(mode), path: self.path.len() });
                 }
                 Record::File { mode, name } => {
@@ -247,7 +248,7 @@ impl<R: Read> Receiver<'_, R> {
                     self.push(&name)?;
                     self.link(level.directory.as_fd(), &name, &target)?;
                 }
-                Record::Skipped => self.totals.skipped += 1,
+                Record::Skipped => self.totals.count_skipped(),
                 Record::Up => {
                     if let Some(Level { directory, mode: Some(mode), .. }) = stack.pop() {
                         self.give(directory.as_fd())?;
@@ -319,7 +320,7 @@ impl<R: Read> Receiver<'_, R> {
         name: &[u8],
     ) -> Result<(), CopyError> {
         rustix::fs::renameat(parent, unfinished, parent, name).map_err(|e| self.failed(Step::Rename, e))?;
-        self.totals.entries += 1;
+        self.totals.count_entries();
         (self.report)(self.totals);
         Ok(())
     }
@@ -332,7 +333,7 @@ impl<R: Read> Receiver<'_, R> {
     /// A name for an entry until it is complete: nobody's but this one's, whoever else receives into the directory. Not
     /// derived from its final name, which may be of the greatest length already.
     fn unfinished_name(&mut self) -> Vec<u8> {
-        self.used += 1;
+        self.used = self.used.saturating_add(1);
         format!(".warden-copy-{:016x}", self.names.hash_one(self.used)).into_bytes()
     }
 
@@ -375,9 +376,9 @@ impl<R: Read> Receiver<'_, R> {
             let written = read.and_then(|()| self.write_at(file, piece, offset));
             self.buffer = buffer;
             written?;
-            left -= want;
-            offset += want as u64;
-            self.totals.bytes += want as u64;
+            left = left.saturating_sub(want);
+            offset = offset.saturating_add(want as u64);
+            self.totals.count_bytes(want);
             (self.report)(self.totals);
         }
         Ok(())

@@ -113,7 +113,7 @@ impl<W: Write> Sender<'_, W> {
                 FileType::RegularFile => self.file(&node, &stat, name.to_vec())?,
                 FileType::Symlink => self.link(&node, name.to_vec())?,
                 _ => {
-                    self.totals.skipped += 1;
+                    self.totals.count_skipped();
                     self.record(&Record::Skipped)?;
                 }
             }
@@ -140,14 +140,14 @@ impl<W: Write> Sender<'_, W> {
         let opened =
             rustix::fs::openat(node, c".", flags, Mode::empty()).map_err(|e| self.failed(Step::Open, e))?;
         let directory = Dir::new(opened).map_err(|e| self.failed(Step::List, e))?;
-        self.totals.entries += 1;
+        self.totals.count_entries();
         self.record(&Record::Directory { mode: stat.st_mode & 0o7777, name })?;
         Ok(directory)
     }
 
     fn link(&mut self, node: &OwnedFd, name: Vec<u8>) -> Result<(), CopyError> {
         let target = rustix::fs::readlinkat(node, c"", Vec::new()).map_err(|e| self.failed(Step::Read, e))?;
-        self.totals.entries += 1;
+        self.totals.count_entries();
         self.record(&Record::Link { name, target: target.into_bytes() })
     }
 
@@ -163,7 +163,7 @@ impl<W: Write> Sender<'_, W> {
         self.record(&Record::File { mode: stat.st_mode & 0o7777, name })?;
         let length = u64::try_from(stat.st_size).unwrap_or_default();
         let end = self.content(file.as_fd(), length)?;
-        self.totals.entries += 1;
+        self.totals.count_entries();
         self.record(&Record::End { length: end })?;
         (self.report)(self.totals);
         Ok(())
@@ -183,7 +183,7 @@ impl<W: Write> Sender<'_, W> {
             let hole = rustix::fs::seek(file, SeekFrom::Hole(data)).unwrap_or(length).min(length);
             offset = data;
             while offset < hole {
-                let want = usize::try_from(hole - offset).unwrap_or(PIECE).min(PIECE);
+                let want = usize::try_from(hole.saturating_sub(offset)).unwrap_or(PIECE).min(PIECE);
                 let piece = buffer.get_mut(..want).unwrap_or_default();
                 let got =
                     rustix::io::pread(file, &mut *piece, offset).map_err(|e| self.failed(Step::Read, e))?;
@@ -193,8 +193,8 @@ impl<W: Write> Sender<'_, W> {
                 self.record(&Record::Data { offset, length: u32::try_from(got).unwrap_or_default() })?;
                 let sent = self.out.write_all(piece.get(..got).unwrap_or_default());
                 sent.map_err(|error| self.failed(Step::Stream, errno_of(&error)))?;
-                offset += got as u64;
-                self.totals.bytes += got as u64;
+                offset = offset.saturating_add(got as u64);
+                self.totals.count_bytes(got);
                 (self.report)(self.totals);
             }
         }

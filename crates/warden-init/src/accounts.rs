@@ -1,5 +1,17 @@
 //! /etc/passwd and /etc/group of a container, read and changed without any library of the host's accounts.
 
+// What arrives here may be anything: no length, index or sum may be taken on trust.
+#![cfg_attr(
+    not(test),
+    deny(
+        clippy::unwrap_used,
+        clippy::expect_used,
+        clippy::panic,
+        clippy::indexing_slicing,
+        clippy::arithmetic_side_effects
+    )
+)]
+
 use std::io::{self, Read};
 use std::path::Path;
 
@@ -120,7 +132,7 @@ pub fn with_group(group: &[u8], user: &User) -> Vec<u8> {
 
 /// Puts a line in the place of the first one of its name, dropping all others of that name, or at the end.
 fn with_line(content: &[u8], name: &[u8], new: &[u8]) -> Vec<u8> {
-    let mut result = Vec::with_capacity(content.len() + new.len());
+    let mut result = Vec::with_capacity(content.len().saturating_add(new.len()));
     let mut placed = false;
     for line in lines(content) {
         if !is_of(line, name) {

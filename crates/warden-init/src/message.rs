@@ -3,6 +3,18 @@
 //! One JSON value per packet of a SOCK_SEQPACKET socket; descriptors travel beside it. The first packet of each
 //! side is `Hello`. A failure crosses as a step and an errno, never as a sentence.
 
+// What arrives here may be anything: no length, index or sum may be taken on trust.
+#![cfg_attr(
+    not(test),
+    deny(
+        clippy::unwrap_used,
+        clippy::expect_used,
+        clippy::panic,
+        clippy::indexing_slicing,
+        clippy::arithmetic_side_effects
+    )
+)]
+
 use serde::{Deserialize, Serialize};
 
 use crate::byte_string::ByteString;

@@ -3,6 +3,18 @@
 //! One JSON value per packet of a SOCK_SEQPACKET socket; descriptors travel beside it. The first packet of each
 //! side is `Hello`. The socket that iomux finds as its standard input at start speaks the same.
 
+// What arrives here may be anything: no length, index or sum may be taken on trust.
+#![cfg_attr(
+    not(test),
+    deny(
+        clippy::unwrap_used,
+        clippy::expect_used,
+        clippy::panic,
+        clippy::indexing_slicing,
+        clippy::arithmetic_side_effects
+    )
+)]
+
 use serde::{Deserialize, Serialize};
 use warden_copy::Totals;
 use warden_copy::error::Step as CopyStep;

@@ -12,6 +12,7 @@ pub mod mount;
 pub mod namespace;
 pub mod netlink;
 pub mod network;
+pub mod peer;
 pub mod process;
 pub mod quota;
 pub mod signal;

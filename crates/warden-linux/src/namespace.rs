@@ -1,13 +1,21 @@
 //! Namespaces of this process.
+#![allow(unsafe_code)]
 
 use std::io;
 use std::os::fd::BorrowedFd;
 
-use rustix::thread::{LinkNameSpaceType, ThreadNameSpaceType};
+use rustix::thread::{LinkNameSpaceType, ThreadNameSpaceType, UnshareFlags};
 
 /// Joins a user namespace; this process must have one thread.
 pub fn join_user(namespace: BorrowedFd<'_>) -> io::Result<()> {
     Ok(rustix::thread::move_into_link_name_space(namespace, Some(LinkNameSpaceType::User))?)
+}
+
+/// Gives this thread a new network namespace; what it starts lives there too.
+pub fn leave_network() -> io::Result<()> {
+    // SAFETY: the flag concerns this thread alone, and neither its memory nor its descriptors.
+    unsafe { rustix::thread::unshare_unsafe(UnshareFlags::NEWNET) }?;
+    Ok(())
 }
 
 /// Joins another process's namespaces, all but that of process ids, and its root directory with them; this process must

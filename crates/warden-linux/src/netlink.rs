@@ -14,6 +14,7 @@ use rustix::thread::LinkNameSpaceType;
 
 pub mod conntrack;
 pub mod nftables;
+pub mod qdisc;
 pub mod route;
 
 /// Length of a message's header.
@@ -27,11 +28,15 @@ const KIND_MASK: u16 = 0x3fff;
 /// The largest packet that the kernel sends.
 const LARGEST_ANSWER: usize = 64 << 10;
 
+/// What the kernel counts for one refusal that waits to be read, roughly.
+const ROOM_PER_REFUSAL: usize = 768;
+
 /// Flags of requests; a combination of them means something to some kinds only.
 pub mod flag {
     pub(crate) const REQUEST: u16 = 0x1;
     pub(crate) const MULTI: u16 = 0x2;
     pub(crate) const ACK: u16 = 0x4;
+    pub(crate) const ECHO: u16 = 0x8;
     pub(crate) const REPLACE: u16 = 0x100;
     pub(crate) const EXCL: u16 = 0x200;
     pub(crate) const CREATE: u16 = 0x400;
@@ -70,6 +75,11 @@ impl Refusal {
     pub fn is_absence(&self) -> bool {
         matches!(self.source.raw_os_error(), Some(libc::ENODEV | libc::ENOENT | libc::EADDRNOTAVAIL))
     }
+
+    /// Whether the object of the request exists already.
+    pub fn is_duplicate(&self) -> bool {
+        self.source.raw_os_error() == Some(libc::EEXIST)
+    }
 }
 
 impl From<Refusal> for io::Error {
@@ -93,6 +103,8 @@ pub struct Socket {
     fd: OwnedFd,
     /// Number of the next request.
     next: u32,
+    /// Bytes that the kernel takes in one packet.
+    largest: usize,
 }
 
 impl Socket {
@@ -111,9 +123,15 @@ impl Socket {
         }
         // A large packet of requests may be answered by as many refusals.
         set_option(&fd, libc::SOL_SOCKET, libc::SO_RCVBUF, 1 << 20)?;
-        set_option(&fd, libc::SOL_SOCKET, libc::SO_SNDBUF, 4 << 20)?;
+        let largest = rustix::net::sockopt::socket_send_buffer_size(&fd)?;
         rustix::net::bind(&fd, &SocketAddrNetlink::new(0, 0))?;
-        Ok(Self { fd, next: 1 })
+        Ok(Self { fd, next: 1, largest })
+    }
+
+    /// The number that the kernel knows the socket by, in this network namespace.
+    pub fn port(&self) -> io::Result<u32> {
+        let address = rustix::net::getsockname(&self.fd)?;
+        Ok(SocketAddrNetlink::try_from(address)?.pid())
     }
 
     /// Opens a socket of another network namespace, through a thread that enters it and ends at once.
@@ -170,7 +188,7 @@ impl Socket {
                     KIND_DONE => return Ok(()),
                     _ => see(message.body),
                 }
-                if message.flags & flag::MULTI == 0 {
+                if message.flags & flag::MULTI == 0 && request.acknowledged.is_none() {
                     return Ok(());
                 }
             }
@@ -188,10 +206,29 @@ impl Socket {
             offset += aligned(length).max(HEADER);
         }
         let action = requests.actions.first().map_or("", String::as_str);
+        self.make_room(requests).map_err(|error| Refusal::new(action, error))?;
         let address = SocketAddrNetlink::new(0, 0);
         rustix::net::sendto(&self.fd, &requests.bytes, SendFlags::empty(), &address)
             .map_err(|errno| Refusal::new(action, errno))?;
         Ok(first)
+    }
+
+    /// Lets the kernel take packets as large as this one: what it does whole it must be sent whole.
+    fn make_room(&mut self, requests: &Requests) -> io::Result<()> {
+        // The kernel counts what it needs for the packet itself too.
+        let needed = requests.bytes.len() + (64 << 10);
+        if needed <= self.largest {
+            return Ok(());
+        }
+        let room = c_int::try_from(needed).map_err(|_| io::ErrorKind::FileTooLarge)?;
+        // The ordinary option stops at the system's limit.
+        set_option(&self.fd, libc::SOL_SOCKET, libc::SO_SNDBUFFORCE, room)?;
+        // Each request may be refused.
+        let refusals = requests.actions.len().saturating_mul(ROOM_PER_REFUSAL);
+        let refusals = c_int::try_from(refusals).unwrap_or(c_int::MAX / 2);
+        set_option(&self.fd, libc::SOL_SOCKET, libc::SO_RCVBUFFORCE, refusals.max(1 << 20))?;
+        self.largest = needed;
+        Ok(())
     }
 
     fn receive(&self, action: &str) -> Result<Vec<u8>, Refusal> {

@@ -240,11 +240,11 @@ fn open(mut body: &[u8]) -> Result<(i32, &[u8]), DecodeError> {
 fn slice<'a>(wire_type: WireType, body: &mut &'a [u8]) -> Result<&'a [u8], prost::DecodeError> {
     let mut rest = *body;
     // Skipping checks the length against what is there; the value is then what was skipped, without its length.
-    let whole = *body;
     encoding::check_wire_type(WireType::LengthDelimited, wire_type).map_err(payload_field)?;
     encoding::skip_field(wire_type, 2, body, DecodeContext::default()).map_err(payload_field)?;
     encoding::decode_varint(&mut rest).map_err(payload_field)?;
-    Ok(&whole[whole.len() - rest.len()..whole.len() - body.len()])
+    // Both end where the frame does; the value is what the longer one has more.
+    Ok(rest.get(..rest.len().saturating_sub(body.len())).unwrap_or_default())
 }
 
 fn payload_field(mut reason: prost::DecodeError) -> prost::DecodeError {
@@ -267,7 +267,7 @@ fn decode_payload<M: Message + Default + Reflect>(
 /// Encodes a whole frame in one allocation.
 fn seal(number: i32, message: &impl Message) -> Bytes {
     let payload = message.encoded_len();
-    let mut frame = BytesMut::with_capacity(HEAD_MAX + payload + 2);
+    let mut frame = BytesMut::with_capacity(payload.saturating_add(HEAD_MAX + 2));
     put_head(&mut frame, number, payload as u64);
     // Writing to a growing buffer cannot run out of room.
     message.encode_raw(&mut frame);
@@ -289,5 +289,6 @@ pub(crate) fn put_head(frame: &mut BytesMut, number: i32, payload: u64) {
 
 /// The length of the Message around a payload, in bytes: two for the type, one for the payload's key, its length, itself.
 pub(crate) fn message_len(payload: u64) -> u64 {
-    3 + encoding::encoded_len_varint(payload) as u64 + payload
+    let length = encoding::encoded_len_varint(payload) as u64;
+    payload.saturating_add(length).saturating_add(3)
 }

@@ -66,8 +66,10 @@ impl Decoder {
             },
         };
         self.header = Some(header);
-        let end = header.line + header.content;
-        let terminator = &buffer[end.min(buffer.len())..(end + 2).min(buffer.len())];
+        // The limit of `new` keeps the sum in range.
+        let end = header.line.saturating_add(header.content);
+        let behind = buffer.get(end..).unwrap_or_default();
+        let terminator = behind.get(..2).unwrap_or(behind);
         if !b"\r\n".starts_with(terminator) {
             return Err(FrameError::Unterminated { length: header.content, found: escape(terminator) });
         }
@@ -81,13 +83,18 @@ impl Decoder {
         Ok(Some(content))
     }
 
+    /// The length of the content, in bytes, of the frame that has begun to arrive and is not whole yet.
+    pub fn announced(&self) -> Option<usize> {
+        self.header.map(|header| header.content)
+    }
+
     /// Reads the length line at the start of the buffer; wrong bytes are refused as soon as they arrive.
     fn read_header(&self, buffer: &[u8]) -> Result<Option<Header>, FrameError> {
         let digits = buffer.iter().take_while(|byte| byte.is_ascii_digit()).count();
         let (number, rest) = buffer.split_at(digits);
         // A zero in front is wrong at the second digit, so it comes before the number of digits: what is wrong must not
         // depend on how the bytes arrive.
-        if digits > 1 && number[0] == b'0' {
+        if digits > 1 && number.starts_with(b"0") {
             return Err(FrameError::NotDecimal(escape(first_line(buffer))));
         }
         if digits > self.limit.to_string().len() {
@@ -102,13 +109,15 @@ impl Decoder {
         }
         let content = std::str::from_utf8(number).ok().and_then(|number| number.parse().ok());
         match content {
-            Some(content) if content <= self.limit => Ok(Some(Header { line: digits + 2, content })),
+            Some(content) if content <= self.limit => {
+                Ok(Some(Header { line: digits.saturating_add(2), content }))
+            }
             _ => Err(self.too_long(number)),
         }
     }
 
     fn too_long(&self, number: &[u8]) -> FrameError {
-        let shown = &number[..number.len().min(SHOWN)];
+        let shown = number.get(..SHOWN).unwrap_or(number);
         let more = if number.len() > SHOWN { "..." } else { "" };
         FrameError::TooLong { length: escape(shown) + more, limit: self.limit }
     }
@@ -118,8 +127,9 @@ impl Decoder {
 fn first_line(bytes: &[u8]) -> &[u8] {
     let end = bytes.iter().position(|byte| matches!(byte, b'\r' | b'\n')).unwrap_or(bytes.len());
     // Of a length of digits alone it is the line's end that is wrong, so show that too.
-    let end = if bytes[..end].iter().all(u8::is_ascii_digit) { end + 2 } else { end };
-    &bytes[..end.min(bytes.len()).min(SHOWN)]
+    let digits = bytes.iter().take(end).all(u8::is_ascii_digit);
+    let end = if digits { end.saturating_add(2) } else { end };
+    bytes.get(..end.min(SHOWN)).or_else(|| bytes.get(..SHOWN)).unwrap_or(bytes)
 }
 
 fn escape(bytes: &[u8]) -> String {

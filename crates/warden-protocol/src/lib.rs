@@ -4,6 +4,18 @@
 //! byte stream into frames; [`Request`] and [`Response`] are what the frames hold; [`output`] encodes answers whose
 //! bytes lie in files. [`descriptor`] and [`reflect`] describe the messages to programs, such as a command line.
 
+// What arrives here may be anything: no length, index or sum may be taken on trust.
+#![cfg_attr(
+    not(test),
+    deny(
+        clippy::unwrap_used,
+        clippy::expect_used,
+        clippy::panic,
+        clippy::indexing_slicing,
+        clippy::arithmetic_side_effects
+    )
+)]
+
 pub mod descriptor;
 pub mod envelope;
 pub mod error;

@@ -69,7 +69,7 @@ impl RunLike {
         }
 
         let output = self.stdout_len.saturating_add(self.stderr_len);
-        let fixed = (before.len() + between.len() + tail.len()) as u64;
+        let fixed: u64 = [&before, &between, &tail].map(|part| part.len() as u64).iter().sum();
         let payload = output.saturating_add(fixed);
         if payload > MESSAGE_MAX || message_len(payload) > MESSAGE_MAX {
             return Err(TooLong(output));
@@ -98,7 +98,7 @@ pub fn stream_chunk(name: &str, data_len: u64) -> (Bytes, Bytes) {
     fields.put_slice(name.as_bytes());
     put_length(&mut fields, 2, data_len);
     let mut head = BytesMut::new();
-    put_head(&mut head, 24, fields.len() as u64 + data_len);
+    put_head(&mut head, 24, data_len.saturating_add(fields.len() as u64));
     head.put_slice(&fields);
     (head.freeze(), Bytes::from_static(b"\r\n"))
 }

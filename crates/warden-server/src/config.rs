@@ -3,7 +3,9 @@
 //! Each section is a shallow merge over its defaults. An unknown key of the original's sections is a warning, because
 //! the original ignored it; inside our own maps `server.host_ids` and `server.depot_image` it is an error.
 
+mod access;
 mod logging;
+mod memory_pressure;
 mod network;
 mod section;
 mod server;
@@ -13,6 +15,7 @@ mod value;
 use std::fs;
 use std::path::Path;
 
+pub use access::{Access, AccessIds, Account};
 pub use logging::{Format, Level, Logging};
 pub use network::{Network, Ports, Users};
 pub use section::ConfigError;
@@ -27,6 +30,9 @@ pub const BUILT_IN: &str = include_str!("../../../config/wardend.yml");
 
 /// Where the daemon finds the host's users.
 const PASSWD: &str = "/etc/passwd";
+
+/// And their groups.
+const GROUP: &str = "/etc/group";
 
 /// Everything that the configuration says, validated.
 #[derive(Clone, Debug, PartialEq)]
@@ -48,7 +54,7 @@ pub struct Config {
 impl Config {
     /// Reads a file, or the built-in configuration, with the warnings about it.
     pub fn load(path: Option<&Path>) -> Result<(Self, Vec<String>), Failure> {
-        let passwd = fs::read(PASSWD).unwrap_or_default();
+        let [passwd, group] = [PASSWD, GROUP].map(|path| fs::read(path).unwrap_or_default());
         let (text, origin) = match path {
             None => (BUILT_IN.to_owned(), "built-in configuration".to_owned()),
             Some(path) => {
@@ -59,6 +65,7 @@ impl Config {
         };
         let parsed = Self::parse(&text).and_then(|(config, notes)| {
             config.users.check_host(config.server.user_namespace, &String::from_utf8_lossy(&passwd))?;
+            config.server.access.look_up(&passwd, &group)?;
             Ok((config, notes.warnings))
         });
         Ok(parsed.map_err(|error| error.of(&origin))?)

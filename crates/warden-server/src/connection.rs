@@ -6,8 +6,10 @@ use tokio::net::UnixStream;
 use warden_container::host::Connection;
 use warden_protocol::Request;
 
+use crate::capacity::Capacity;
 use crate::dispatch::{Refusal, Session, ends_with_client, only_looks, waits};
 use crate::drain::Drain;
+use crate::gate::Peer;
 use crate::hangup::Hangup;
 use crate::inbox::{Inbox, Next};
 use crate::writer::Writer;
@@ -31,9 +33,11 @@ enum Outcome {
 pub(crate) struct Client {
     number: u64,
     stream: UnixStream,
+    peer: Peer,
     hangup: Hangup,
     domain: Connection,
     drain: Drain,
+    capacity: Capacity,
 }
 
 impl Client {
@@ -41,18 +45,20 @@ impl Client {
     pub(crate) fn new(
         number: u64,
         stream: UnixStream,
+        peer: Peer,
         domain: Connection,
         drain: Drain,
+        capacity: Capacity,
     ) -> std::io::Result<Self> {
         let hangup = Hangup::of(&stream)?;
-        Ok(Self { number, stream, hangup, domain, drain })
+        Ok(Self { number, stream, peer, hangup, domain, drain, capacity })
     }
 
     /// Serves it until it ends; requests are at most `limit` bytes long.
     pub(crate) async fn serve(self, limit: usize) {
         let (stream, mut drain) = (&self.stream, self.drain.clone());
         let writer = Writer(stream);
-        let mut inbox = Inbox::new(stream, limit);
+        let mut inbox = Inbox::new(stream, limit, self.capacity.clone());
         loop {
             let next = tokio::select! {
                 biased;
@@ -63,13 +69,13 @@ impl Client {
                 Next::Closed => return,
                 Next::Broken(error) => {
                     tracing::debug!(client = self.number, %error, "closing a connection: not a frame");
-                    if writer.error(&error.to_string()).await.is_ok() {
-                        writer.finish();
-                        inbox.drop_rest().await;
-                    }
-                    return;
+                    return refuse(writer, inbox, &error.to_string()).await;
                 }
-                Next::Request(body) => match Request::decode(&body) {
+                Next::Refused(exhausted) => {
+                    tracing::warn!(client = self.number, error = %exhausted, "closing a connection");
+                    return refuse(writer, inbox, &exhausted.to_string()).await;
+                }
+                Next::Request(body, _share) => match Request::decode(&body) {
                     Err(error) => {
                         tracing::debug!(client = self.number, %error, "refusing a request");
                         writer.error(&error.to_string()).await.is_ok()
@@ -88,7 +94,7 @@ impl Client {
 
     /// Does one request and logs it; false when the connection is at its end.
     async fn handle(&self, request: Request) -> bool {
-        let line = Line::of(self.number, &request);
+        let line = Line::of(self.number, &self.peer, &request);
         let outcome = self.outcome(request).await;
         line.log(&outcome);
         match outcome {
@@ -102,6 +108,12 @@ impl Client {
     async fn outcome(&self, request: Request) -> Outcome {
         let session = Session { domain: &self.domain, writer: Writer(&self.stream) };
         let (waits, ends_with_client) = (waits(&request), ends_with_client(&request));
+        // What waits for a job is bounded by the connections, what only looks is done at once.
+        let share = if waits || only_looks(&request) { None } else { Some(self.capacity.request()) };
+        let _share = match share.transpose() {
+            Ok(share) => share,
+            Err(exhausted) => return Outcome::Answered(Err(exhausted.into())),
+        };
         let mut drain = self.drain.clone();
         tokio::select! {
             biased;
@@ -112,10 +124,21 @@ impl Client {
     }
 }
 
+/// Says why nothing more is read from a client.
+async fn refuse(writer: Writer<'_>, mut inbox: Inbox<'_>, reason: &str) {
+    if writer.error(reason).await.is_ok() {
+        writer.finish();
+        inbox.drop_rest().await;
+    }
+}
+
 /// The log line of one request.
 #[derive(Debug)]
 struct Line {
     client: u64,
+    /// The user and the process that asked.
+    user: u32,
+    pid: i32,
     command: &'static str,
     handle: String,
     quiet: bool,
@@ -123,14 +146,22 @@ struct Line {
 }
 
 impl Line {
-    fn of(client: u64, request: &Request) -> Self {
+    fn of(client: u64, peer: &Peer, request: &Request) -> Self {
         let handle = match request {
             // Not that of a container yet, but what its client calls it.
             Request::Create(create) => create.handle(),
             other => other.handle().unwrap_or_default(),
         };
         let handle = String::from_utf8_lossy(handle.get(..HANDLE_SHOWN).unwrap_or(handle)).into_owned();
-        Self { client, command: request.name(), handle, quiet: only_looks(request), start: Instant::now() }
+        Self {
+            client,
+            user: peer.user,
+            pid: peer.pid,
+            command: request.name(),
+            handle,
+            quiet: only_looks(request),
+            start: Instant::now(),
+        }
     }
 
     fn log(&self, outcome: &Outcome) {
@@ -141,14 +172,15 @@ impl Line {
             Outcome::Vanished => (false, "the client is gone".to_owned()),
             Outcome::Drained => (false, "closed: the server drains".to_owned()),
         };
-        let (client, command, handle) = (self.client, self.command, self.handle.as_str());
+        let Self { client, user, pid, command, .. } = *self;
+        let handle = self.handle.as_str();
         let took_ms = self.start.elapsed().as_micros() as f64 / 1000.0;
         if failed {
-            tracing::warn!(client, handle, took_ms, outcome, "{command}");
+            tracing::warn!(client, user, pid, handle, took_ms, outcome, "{command}");
         } else if quiet {
-            tracing::debug!(client, handle, took_ms, outcome, "{command}");
+            tracing::debug!(client, user, pid, handle, took_ms, outcome, "{command}");
         } else {
-            tracing::info!(client, handle, took_ms, outcome, "{command}");
+            tracing::info!(client, user, pid, handle, took_ms, outcome, "{command}");
         }
     }
 }

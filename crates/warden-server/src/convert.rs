@@ -1,10 +1,22 @@
 //! Between the protocol's messages and the domain's values: the only place that knows both.
 
+// What arrives here may be anything: no length, index or sum may be taken on trust.
+#![cfg_attr(
+    not(test),
+    deny(
+        clippy::unwrap_used,
+        clippy::expect_used,
+        clippy::panic,
+        clippy::indexing_slicing,
+        clippy::arithmetic_side_effects
+    )
+)]
+
 use std::time::Duration;
 
 use warden_container::disk::Limits;
 use warden_container::error::Error;
-use warden_container::info::{CpuStat, DiskStat, Info, MemoryStat};
+use warden_container::info::{BandwidthStat, CpuStat, DiskStat, Info, MemoryStat};
 use warden_container::request::{
     Bind, Copy, Create, Direction, Disk, NetIn, NetOut, Protocol, Run, Space, Stop, Transport,
 };
@@ -91,29 +103,45 @@ pub(crate) fn net_in(request: &messages::NetInRequest) -> Result<NetIn, Error> {
         },
     };
     Ok(NetIn {
-        protocol: Transport::Tcp,
+        protocol: match protocol(request.protocol)? {
+            Protocol::Tcp => Transport::Tcp,
+            Protocol::Udp => Transport::Udp,
+            other => {
+                let name = format!("{other:?}").to_uppercase();
+                return Err(Error::invalid("protocol", name.as_bytes(), "TCP or UDP"));
+            }
+        },
         host_port: port("host_port", request.host_port)?,
         container_port: port("container_port", request.container_port)?,
     })
 }
 
-/// Traffic to let out.
-pub(crate) fn net_out(request: messages::NetOutRequest) -> NetOut {
-    use messages::net_out_request::Protocol as Asked;
-    let asked = request.protocol.and_then(|number| Asked::try_from(number).ok());
-    NetOut {
-        protocol: match asked.unwrap_or(Asked::Tcp) {
-            Asked::Tcp => Protocol::Tcp,
-            Asked::Udp => Protocol::Udp,
-            Asked::Icmp => Protocol::Icmp,
-            Asked::All => Protocol::All,
-        },
+/// Traffic to let out; refuses what is no protocol.
+pub(crate) fn net_out(request: messages::NetOutRequest) -> Result<NetOut, Error> {
+    Ok(NetOut {
+        protocol: protocol(request.protocol)?,
         network: request.network,
         port: request.port,
         port_range: request.port_range,
         icmp_type: request.icmp_type,
         icmp_code: request.icmp_code,
         log: request.log.unwrap_or(false),
+    })
+}
+
+/// The protocol of this number; TCP when absent.
+fn protocol(number: Option<i32>) -> Result<Protocol, Error> {
+    use messages::net_out_request::Protocol as Asked;
+    let Some(number) = number else { return Ok(Protocol::Tcp) };
+    match Asked::try_from(number) {
+        Ok(Asked::Tcp) => Ok(Protocol::Tcp),
+        Ok(Asked::Udp) => Ok(Protocol::Udp),
+        Ok(Asked::Icmp) => Ok(Protocol::Icmp),
+        Ok(Asked::All) => Ok(Protocol::All),
+        Err(_) => {
+            let expected = "0 (TCP), 1 (UDP), 2 (ICMP) or 3 (ALL)";
+            Err(Error::invalid("protocol", number.to_string().as_bytes(), expected))
+        }
     }
 }
 
@@ -189,8 +217,8 @@ pub(crate) fn info(info: Info) -> messages::InfoResponse {
         memory_stat: info.memory.map(memory),
         cpu_stat: info.cpu.map(cpu),
         disk_stat: info.disk.map(disk),
+        bandwidth_stat: Some(bandwidth(info.bandwidth)),
         job_ids: info.jobs.into_iter().map(u64::from).collect(),
-        ..messages::InfoResponse::default()
     }
 }
 
@@ -204,6 +232,15 @@ fn disk(stat: DiskStat) -> messages::DiskStat {
 
 fn cpu(stat: CpuStat) -> messages::CpuStat {
     messages::CpuStat { usage: stat.usage, user: stat.user, system: stat.system }
+}
+
+fn bandwidth(stat: BandwidthStat) -> messages::BandwidthStat {
+    messages::BandwidthStat {
+        in_rate: Some(stat.in_rate),
+        in_burst: Some(stat.in_burst),
+        out_rate: Some(stat.out_rate),
+        out_burst: Some(stat.out_burst),
+    }
 }
 
 fn memory(stat: MemoryStat) -> messages::MemoryStat {
@@ -405,6 +442,7 @@ mod tests {
             memory: Some(MemoryStat { rss: Some(7), total_unevictable: Some(0), ..MemoryStat::default() }),
             cpu: None,
             disk: Some(DiskStat { bytes_used: 4096, inodes_used: None, backend: "btrfs" }),
+            bandwidth: BandwidthStat { in_rate: 7, ..BandwidthStat::default() },
             jobs: vec![1, 4_294_967_295],
         });
         assert_eq!(told.state, Some(b"stopped".to_vec()));
@@ -413,10 +451,12 @@ mod tests {
         assert_eq!(told.container_path, Some(b"/depot/id".to_vec()));
         let memory = told.memory_stat.unwrap();
         assert_eq!((memory.rss, memory.total_unevictable, memory.cache), (Some(7), Some(0), None));
-        assert!(told.cpu_stat.is_none() && told.bandwidth_stat.is_none());
+        assert!(told.cpu_stat.is_none());
         let disk = told.disk_stat.unwrap();
         assert_eq!((disk.bytes_used, disk.inodes_used), (Some(4096), None));
         assert_eq!(disk.backend, Some(b"btrfs".to_vec()));
+        let bandwidth = told.bandwidth_stat.unwrap();
+        assert_eq!((bandwidth.in_rate, bandwidth.out_burst), (Some(7), Some(u32::MAX.into())));
         assert_eq!(told.job_ids, [1, 4_294_967_295]);
     }
 }

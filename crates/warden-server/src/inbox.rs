@@ -1,5 +1,17 @@
 //! What comes in from a client, cut into frames.
 
+// What arrives here may be anything: no length, index or sum may be taken on trust.
+#![cfg_attr(
+    not(test),
+    deny(
+        clippy::unwrap_used,
+        clippy::expect_used,
+        clippy::panic,
+        clippy::indexing_slicing,
+        clippy::arithmetic_side_effects
+    )
+)]
+
 use std::io;
 use std::time::Duration;
 
@@ -7,6 +19,8 @@ use bytes::{Bytes, BytesMut};
 use tokio::net::UnixStream;
 use tokio::time::timeout;
 use warden_protocol::frame::{Decoder, FrameError};
+
+use crate::capacity::{Capacity, Exhausted, Share};
 
 /// Room that is made for each read.
 const READ: usize = 16 * 1024;
@@ -21,13 +35,18 @@ pub(crate) struct Inbox<'a> {
     stream: &'a UnixStream,
     decoder: Decoder,
     buffer: BytesMut,
+    capacity: Capacity,
+    /// The share of the request that is being received.
+    share: Option<Share>,
 }
 
 /// What a client did next.
 #[derive(Debug)]
 pub(crate) enum Next {
-    /// It sent a request: the frame's content.
-    Request(Bytes),
+    /// It sent a request: the frame's content, and its share of the daemon's memory.
+    Request(Bytes, Option<Share>),
+    /// It sends a request that the daemon has no memory for now.
+    Refused(Exhausted),
     /// It sent what is no frame; nothing behind it can be understood.
     Broken(FrameError),
     /// It has finished sending, or is gone.
@@ -35,18 +54,24 @@ pub(crate) enum Next {
 }
 
 impl<'a> Inbox<'a> {
-    /// Reads requests of at most `limit` bytes.
-    pub(crate) fn new(stream: &'a UnixStream, limit: usize) -> Self {
-        Self { stream, decoder: Decoder::new(limit), buffer: BytesMut::new() }
+    /// Reads requests of at most `limit` bytes, as the daemon has memory for them.
+    pub(crate) fn new(stream: &'a UnixStream, limit: usize, capacity: Capacity) -> Self {
+        Self { stream, decoder: Decoder::new(limit), buffer: BytesMut::new(), capacity, share: None }
     }
 
     /// Waits for the next request. Nothing is lost when this is dropped.
     pub(crate) async fn next(&mut self) -> Next {
         loop {
             match self.decoder.decode(&mut self.buffer) {
-                Ok(Some(frame)) => return Next::Request(frame),
+                Ok(Some(frame)) => return Next::Request(frame, self.share.take()),
                 Ok(None) => {}
                 Err(error) => return Next::Broken(error),
+            }
+            if let (Some(length), None) = (self.decoder.announced(), &self.share) {
+                match self.capacity.memory(length) {
+                    Ok(share) => self.share = Some(share),
+                    Err(exhausted) => return Next::Refused(exhausted),
+                }
             }
             match self.read().await {
                 Ok(0) => return Next::Closed,
@@ -90,7 +115,7 @@ mod tests {
 
     async fn request(inbox: &mut Inbox<'_>) -> Vec<u8> {
         match inbox.next().await {
-            Next::Request(body) => body.to_vec(),
+            Next::Request(body, _) => body.to_vec(),
             other => panic!("{other:?}"),
         }
     }
@@ -100,7 +125,7 @@ mod tests {
         let frames = b"4\r\n\x08\x5b\x12\x00\r\n4\r\n\x08\x5c\x12\x00\r\n";
         for cut in 0..=frames.len() {
             let (server, mut client) = UnixStream::pair().unwrap();
-            let mut inbox = Inbox::new(&server, 1024);
+            let mut inbox = Inbox::new(&server, 1024, Capacity::new(1, 1 << 20));
             let (first, second) = frames.split_at(cut);
             client.write_all(first).await.unwrap();
             let sending = tokio::spawn(async move {
@@ -120,7 +145,7 @@ mod tests {
             [(&b"abc\r\n"[..], true), (b"9999\r\n", true), (b"4\r\n\x08\x5b", false), (b"", false)]
         {
             let (server, mut client) = UnixStream::pair().unwrap();
-            let mut inbox = Inbox::new(&server, 1024);
+            let mut inbox = Inbox::new(&server, 1024, Capacity::new(1, 1 << 20));
             client.write_all(bytes).await.unwrap();
             drop(client);
             let next = inbox.next().await;
@@ -141,7 +166,7 @@ mod tests {
                 }
             }
         });
-        timeout(LINGER * 5, Inbox::new(&server, 1024).drop_rest()).await.unwrap();
+        timeout(LINGER * 5, Inbox::new(&server, 1024, Capacity::new(1, 1 << 20)).drop_rest()).await.unwrap();
         drop(server);
         sending.await.unwrap();
     }

@@ -4,6 +4,7 @@
 //! request to the domain (`warden-container`) and `convert` translates between the two vocabularies.
 
 pub mod arguments;
+mod capacity;
 pub mod check;
 pub mod config;
 mod connection;
@@ -12,6 +13,7 @@ mod descriptors;
 mod dispatch;
 mod drain;
 pub mod failure;
+mod gate;
 mod hangup;
 mod health;
 mod inbox;

@@ -13,10 +13,12 @@ use tokio::time::{sleep, timeout};
 use warden_container::host::Host;
 use warden_protocol::Response;
 
-use crate::config::Config;
+use crate::capacity::Capacity;
+use crate::config::{Config, Server};
 use crate::connection::Client;
 use crate::drain::{Drain, Order, Signals};
 use crate::failure::Failure;
+use crate::gate::{Gate, Peer};
 use crate::listener::{self, Listener, SocketFile};
 use crate::pidfile::Pidfile;
 use crate::{descriptors, health};
@@ -44,6 +46,7 @@ pub(crate) fn run(config: &Config) -> Result<ExitCode, Failure> {
 async fn start(config: &Config) -> Result<(), Failure> {
     let mut signals = Signals::catch()?;
     let settings = config.settings()?;
+    let gate = Gate::of(&config.server.access)?;
     let mut pidfile = config.server.pidfile.as_deref().map(Pidfile::lock).transpose()?;
     listener::refuse_live(&config.server.unix_domain_path)?;
     let health = health::listen(config.health_check_port).await?;
@@ -56,7 +59,7 @@ async fn start(config: &Config) -> Result<(), Failure> {
         pidfile.as_mut().map(Pidfile::write).transpose()?;
         log_start(config, &health);
         let health = tokio::spawn(health::serve(health));
-        serve(config, &host, socket, &mut signals).await;
+        serve(config, &host, gate, socket, &mut signals).await;
         health.abort();
         Ok(())
     };
@@ -77,8 +80,8 @@ fn log_start(config: &Config, health: &TcpListener) {
 }
 
 /// Accepts clients until a signal, then lets their requests end.
-async fn serve(config: &Config, host: &Host, listener: Listener, signals: &mut Signals) {
-    let mut clients = Clients::new(host, config.server.max_request_bytes, config.server.max_clients);
+async fn serve(config: &Config, host: &Host, gate: Gate, listener: Listener, signals: &mut Signals) {
+    let mut clients = Clients::new(host, gate, &config.server);
     let order = tokio::select! {
         order = signals.next() => order,
         () = clients.accept(&listener.socket) => Order::End,
@@ -91,6 +94,9 @@ async fn serve(config: &Config, host: &Host, listener: Listener, signals: &mut S
 /// The connections.
 struct Clients<'a> {
     host: &'a Host,
+    gate: Gate,
+    capacity: Capacity,
+    /// The longest request, in bytes.
     limit: usize,
     start_drain: watch::Sender<bool>,
     drain: Drain,
@@ -102,9 +108,20 @@ struct Clients<'a> {
 }
 
 impl<'a> Clients<'a> {
-    fn new(host: &'a Host, limit: usize, most: usize) -> Self {
+    fn new(host: &'a Host, gate: Gate, settings: &Server) -> Self {
         let (start_drain, drain) = Drain::new();
-        Self { host, limit, start_drain, drain, tasks: JoinSet::new(), count: 0, most, full: false }
+        Self {
+            host,
+            gate,
+            capacity: Capacity::new(settings.max_requests, settings.max_request_memory),
+            limit: settings.max_request_bytes,
+            start_drain,
+            drain,
+            tasks: JoinSet::new(),
+            count: 0,
+            most: settings.max_clients,
+            full: false,
+        }
     }
 
     /// Takes in clients for ever.
@@ -152,12 +169,32 @@ impl<'a> Clients<'a> {
             return self.refuse(&stream);
         }
         self.full = false;
-        match Client::new(number, stream, self.host.connect(), self.drain.clone()) {
-            Ok(client) => {
+        match self.take_over(number, stream) {
+            Ok(Some(client)) => {
                 self.tasks.spawn(client.serve(self.limit));
             }
+            Ok(None) => {}
             Err(error) => tracing::warn!(client = number, %error, "taking over a connection"),
         }
+    }
+
+    /// Makes a client of a connection, unless it is of somebody who may not use the server.
+    fn take_over(&self, number: u64, stream: UnixStream) -> std::io::Result<Option<Client>> {
+        let peer = Peer::of(&stream)?;
+        if !self.gate.admits(&peer) {
+            tracing::warn!(
+                client = number,
+                user = peer.user,
+                pid = peer.pid,
+                "refusing a connection: server.access"
+            );
+            let text = format!("user {} may not use this server (server.access)", peer.user);
+            let _ = stream.try_write(&Response::error(text).encode());
+            return Ok(None);
+        }
+        tracing::debug!(client = number, user = peer.user, pid = peer.pid, "connected");
+        let (domain, drain, capacity) = (self.host.connect(), self.drain.clone(), self.capacity.clone());
+        Client::new(number, stream, peer, domain, drain, capacity).map(Some)
     }
 
     /// Says why, as far as the socket takes it, and closes: descriptors are left for the clients and containers there are.

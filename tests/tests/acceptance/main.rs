@@ -1,6 +1,8 @@
 //! What a client and an operator may rely on, tested from outside: a real daemon, its real socket, the kernel's view.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
+mod access;
+mod bandwidth;
 mod binds;
 mod client_library;
 mod command_line;
@@ -24,6 +26,7 @@ mod limits;
 mod load;
 mod network_rules;
 mod networks;
+mod operators;
 mod process;
 mod prompt;
 mod protocol;

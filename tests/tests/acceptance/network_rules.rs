@@ -164,7 +164,7 @@ fn to(handle: &[u8], network: &str) -> NetOutRequest {
 }
 
 fn net_in(handle: &[u8], host_port: Option<u32>, container_port: Option<u32>) -> NetInRequest {
-    NetInRequest { handle: Some(handle.to_vec()), host_port, container_port }
+    NetInRequest { handle: Some(handle.to_vec()), host_port, container_port, protocol: None }
 }
 
 #[test]

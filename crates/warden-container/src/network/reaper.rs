@@ -1,19 +1,22 @@
 //! Deletes the interfaces of containers that are gone, away from everybody who waits.
 //!
 //! The kernel deletes an interface with the container's network namespace, many of them at a time; one alone costs tens
-//! of milliseconds. So the reaper comes late, and finds only those whose namespace somebody still holds.
+//! of milliseconds. So the reaper comes late, finds only those whose namespace somebody still holds and those of the
+//! host's own, and deletes them together.
 
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::thread;
 use std::time::Duration;
 
-use warden_linux::netlink::{Protocol, Socket};
+use warden_linux::netlink::{Protocol, Requests, Socket, route};
 
-use super::delete_link;
+use super::absent_is_well;
 use crate::error::{Context, Error};
 
 /// How long the kernel is given to delete an interface by itself.
 const PATIENCE: Duration = Duration::from_millis(300);
+/// The group of interfaces that are about to be deleted, whichever daemon has put them there.
+const DOOMED: u32 = u32::from_be_bytes(*b"ward");
 
 /// Starts the reaper; it ends when nobody can send to it any more.
 pub(super) fn start() -> Result<Sender<String>, Error> {
@@ -30,10 +33,22 @@ pub(super) fn start() -> Result<Sender<String>, Error> {
 fn reap(mut socket: Socket, names: &Receiver<String>) {
     while let Ok(first) = names.recv() {
         thread::sleep(PATIENCE);
-        for name in std::iter::once(first).chain(names.try_iter()) {
-            if let Err(error) = delete_link(&mut socket, &name) {
-                tracing::error!(interface = name, %error, "an interface of a destroyed container is still there");
-            }
+        delete(&mut socket, std::iter::once(first).chain(names.try_iter()));
+    }
+}
+
+/// Deletes interfaces, as far as they are there.
+pub(super) fn delete(socket: &mut Socket, names: impl Iterator<Item = String>) {
+    for name in names {
+        let mut requests = Requests::default();
+        route::set_group(&mut requests, &name, DOOMED);
+        if let Err(error) = absent_is_well(socket.execute(requests)) {
+            tracing::error!(interface = name, %error, "an interface of a destroyed container is still there");
         }
+    }
+    let mut requests = Requests::default();
+    route::delete_group(&mut requests, DOOMED);
+    if let Err(error) = absent_is_well(socket.execute(requests)) {
+        tracing::error!(%error, "interfaces of destroyed containers are still there");
     }
 }

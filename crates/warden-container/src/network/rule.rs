@@ -1,5 +1,17 @@
 //! What `net_out` opens: from the words of a request to a rule, with the original's refusals.
 
+// What arrives here may be anything: no length, index or sum may be taken on trust.
+#![cfg_attr(
+    not(test),
+    deny(
+        clippy::unwrap_used,
+        clippy::expect_used,
+        clippy::panic,
+        clippy::indexing_slicing,
+        clippy::arithmetic_side_effects
+    )
+)]
+
 use std::net::Ipv4Addr;
 
 use ipnet::Ipv4Net;

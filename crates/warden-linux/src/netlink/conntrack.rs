@@ -1,38 +1,108 @@
 //! The connections that the kernel keeps track of.
 
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 
 use super::{Refusal, Requests, Socket, attribute, attributes, flag};
 
 const GET: u16 = (1 << 8) | 1;
 const DELETE: u16 = (1 << 8) | 2;
-const INET: u8 = 2;
 const ORIGINAL: u16 = 1;
 const REPLY: u16 = 2;
+const STATUS: u16 = 3;
 const NUMBER: u16 = 12;
 const TUPLE_ADDRESSES: u16 = 1;
-const ADDRESS_SOURCE: u16 = 1;
-const ADDRESS_DESTINATION: u16 = 2;
+const TUPLE_PROTOCOL: u16 = 2;
+const PROTOCOL_NUMBER: u16 = 1;
+const PROTOCOL_DESTINATION: u16 = 3;
+const UDP: u8 = 17;
+/// Bits of the status of connections whose addresses are changed.
+const TRANSLATED: u32 = 0x30;
 
-/// The header of a request: IPv4, version 0, no resource.
-const HEADER: [u8; 4] = [INET, 0, 0, 0];
+/// One direction of a connection.
+#[derive(Clone, Copy, Debug)]
+pub struct Direction<'a>(&'a [u8]);
 
-/// Forgets all connections from or to an IPv4 address, and says how many; the next packets of them begin new ones.
-pub fn forget(socket: &mut Socket, address: Ipv4Addr) -> Result<usize, Refusal> {
+/// A connection.
+#[derive(Clone, Copy, Debug)]
+pub struct Tracked<'a>(&'a [u8]);
+
+impl<'a> Tracked<'a> {
+    /// The way of its first packet.
+    pub fn original(&self) -> Direction<'a> {
+        Direction(attribute(self.0, ORIGINAL).unwrap_or_default())
+    }
+
+    /// The way of the answers.
+    pub fn reply(&self) -> Direction<'a> {
+        Direction(attribute(self.0, REPLY).unwrap_or_default())
+    }
+
+    /// Whether its addresses are changed on the way.
+    pub fn is_translated(&self) -> bool {
+        let status = attribute(self.0, STATUS).and_then(|value| value.first_chunk().copied());
+        status.is_some_and(|bits| u32::from_be_bytes(bits) & TRANSLATED != 0)
+    }
+}
+
+impl Direction<'_> {
+    /// Whether it begins or ends at an address.
+    pub fn has(&self, address: IpAddr) -> bool {
+        [self.source(), self.destination()].contains(&Some(address))
+    }
+
+    /// Where it begins.
+    pub fn source(&self) -> Option<IpAddr> {
+        self.address(1, 3)
+    }
+
+    /// Where it ends.
+    pub fn destination(&self) -> Option<IpAddr> {
+        self.address(2, 4)
+    }
+
+    fn address(&self, ipv4: u16, ipv6: u16) -> Option<IpAddr> {
+        let addresses = attribute(self.0, TUPLE_ADDRESSES)?;
+        let short = attribute(addresses, ipv4).and_then(|value| <[u8; 4]>::try_from(value).ok());
+        let long = attribute(addresses, ipv6).and_then(|value| <[u8; 16]>::try_from(value).ok());
+        short.map(IpAddr::from).or(long.map(IpAddr::from))
+    }
+
+    /// The port of UDP that it goes to.
+    pub fn udp_port(&self) -> Option<u16> {
+        let protocol = attribute(self.0, TUPLE_PROTOCOL)?;
+        if attribute(protocol, PROTOCOL_NUMBER)? != [UDP] {
+            return None;
+        }
+        attribute(protocol, PROTOCOL_DESTINATION)?.first_chunk().copied().map(u16::from_be_bytes)
+    }
+}
+
+/// The header of a request: the address family, version 0, no resource.
+fn header(ipv6: bool) -> [u8; 4] {
+    let family = if ipv6 { libc::AF_INET6 } else { libc::AF_INET };
+    [family as u8, 0, 0, 0]
+}
+
+/// Forgets the connections that `which` chooses, and says how many; the next packets of them begin new ones.
+pub fn forget(
+    socket: &mut Socket,
+    ipv6: bool,
+    mut which: impl FnMut(&Tracked<'_>) -> bool,
+) -> Result<usize, Refusal> {
     let mut request = Requests::default();
-    request.push("listing connections".to_owned(), GET, flag::DUMP, &HEADER, |_| {});
+    request.push("listing connections".to_owned(), GET, flag::DUMP, &header(ipv6), |_| {});
     let mut found = Vec::new();
     socket.ask(request, |body| {
-        let connection = body.get(4..).unwrap_or_default();
-        let ends = [ORIGINAL, REPLY].map(|direction| attribute(connection, direction).unwrap_or_default());
-        if ends.iter().any(|end| has(end, address)) {
-            found.push((ends[0].to_vec(), attribute(connection, NUMBER).unwrap_or_default().to_vec()));
+        let connection = Tracked(body.get(4..).unwrap_or_default());
+        if which(&connection) {
+            let number = attribute(connection.0, NUMBER).unwrap_or_default().to_vec();
+            found.push((connection.original().0.to_vec(), number));
         }
     })?;
     for (tuple, number) in &found {
         let mut request = Requests::default();
-        let action = format!("ending a connection of {address}");
-        request.push(action, DELETE, 0, &HEADER, |body| {
+        let action = "ending a connection".to_owned();
+        request.push(action, DELETE, 0, &header(ipv6), |body| {
             body.nested(ORIGINAL, |original| {
                 for (kind, value) in attributes(tuple) {
                     original.nested(kind, |part| {
@@ -54,10 +124,9 @@ pub fn forget(socket: &mut Socket, address: Ipv4Addr) -> Result<usize, Refusal> 
     Ok(found.len())
 }
 
-/// Whether one end of a connection's direction is this address.
-fn has(tuple: &[u8], address: Ipv4Addr) -> bool {
-    let addresses = attribute(tuple, TUPLE_ADDRESSES).unwrap_or_default();
-    [ADDRESS_SOURCE, ADDRESS_DESTINATION]
-        .iter()
-        .any(|&end| attribute(addresses, end) == Some(&address.octets()))
+/// Forgets all connections from or to an address.
+pub fn forget_address(socket: &mut Socket, address: IpAddr) -> Result<usize, Refusal> {
+    forget(socket, address.is_ipv6(), |connection| {
+        connection.original().has(address) || connection.reply().has(address)
+    })
 }

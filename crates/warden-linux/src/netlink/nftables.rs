@@ -5,8 +5,10 @@ use std::net::Ipv4Addr;
 use super::{Attributes, Refusal, Requests, Socket, attribute, flag, text};
 
 mod expression;
+mod watch;
 
 pub use expression::{Compare, Connection, Expression, Meta, Part, Verdict};
+pub use watch::Watch;
 
 /// The subsystem's number, in the upper byte of a message's kind.
 const SUBSYSTEM: u16 = 10 << 8;

@@ -1,6 +1,6 @@
 //! Interfaces, addresses, routes and neighbours.
 
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::os::fd::{AsRawFd, BorrowedFd};
 
 use super::{Attributes, Refusal, Requests, Socket, attribute, flag, read_u32};
@@ -8,9 +8,11 @@ use super::{Attributes, Refusal, Requests, Socket, attribute, flag, read_u32};
 const NEW_LINK: u16 = 16;
 const DELETE_LINK: u16 = 17;
 const GET_LINK: u16 = 18;
+const SET_LINK: u16 = 19;
 const NEW_ADDRESS: u16 = 20;
 const DELETE_ADDRESS: u16 = 21;
 const NEW_ROUTE: u16 = 24;
+const GET_ROUTE: u16 = 26;
 const NEW_NEIGHBOUR: u16 = 28;
 
 const LINK_ADDRESS: u16 = 1;
@@ -18,6 +20,7 @@ const LINK_NAME: u16 = 3;
 const LINK_MTU: u16 = 4;
 const LINK_INFO: u16 = 18;
 const LINK_FAMILIES: u16 = 26;
+const LINK_GROUP: u16 = 27;
 const LINK_NAMESPACE: u16 = 28;
 const LINK_MASK: u16 = 29;
 const INFO_KIND: u16 = 1;
@@ -32,17 +35,20 @@ const ADDRESS: u16 = 1;
 const ADDRESS_LOCAL: u16 = 2;
 const ADDRESS_BROADCAST: u16 = 4;
 
+const ROUTE_DESTINATION: u16 = 1;
 const ROUTE_OUT: u16 = 4;
 const ROUTE_GATEWAY: u16 = 5;
 const ROUTE_TABLE_MAIN: u8 = 254;
 const ROUTE_PROTOCOL_BOOT: u8 = 3;
 const ROUTE_UNICAST: u8 = 1;
+const ROUTE_LOCAL: u8 = 2;
 
 const NEIGHBOUR_DESTINATION: u16 = 1;
 const NEIGHBOUR_ADDRESS: u16 = 2;
 const NEIGHBOUR_PERMANENT: u16 = 0x80;
 
 const INET: u8 = libc::AF_INET as u8;
+const INET6: u8 = libc::AF_INET6 as u8;
 
 /// An Ethernet address.
 pub type Mac = [u8; 6];
@@ -77,6 +83,16 @@ fn describe(attributes: &mut Attributes<'_>, end: End<'_>, mtu: u32) {
     attributes.text(LINK_NAME, end.name).bytes(LINK_ADDRESS, &end.mac).number(LINK_MTU, mtu);
 }
 
+/// Adds an interface that sends on what is sent to it as if that came in where it first did; it is down.
+pub fn add_ifb(requests: &mut Requests, name: &str, mtu: u32) {
+    let action = format!("making the interface {name}");
+    requests.push(action, NEW_LINK, flag::CREATE | flag::EXCL, &link(0, false), |attributes| {
+        attributes.text(LINK_NAME, name).number(LINK_MTU, mtu).nested(LINK_INFO, |info| {
+            info.bytes(INFO_KIND, b"ifb");
+        });
+    });
+}
+
 /// Sets an interface up that never gives itself an IPv6 address.
 pub fn set_up(requests: &mut Requests, index: u32) {
     let action = format!("closing IPv6 on interface {index}");
@@ -109,6 +125,23 @@ pub fn delete_link(requests: &mut Requests, name: &str) {
     let action = format!("deleting the interface {name}");
     requests.push(action, DELETE_LINK, 0, &link(0, false), |attributes| {
         attributes.text(LINK_NAME, name);
+    });
+}
+
+/// Puts an interface into a group.
+pub fn set_group(requests: &mut Requests, name: &str, group: u32) {
+    let action = format!("putting the interface {name} into group {group:#x}");
+    // Unlike a NEW_LINK, this never means the whole group when there is no such interface.
+    requests.push(action, SET_LINK, 0, &link(0, false), |attributes| {
+        attributes.text(LINK_NAME, name).number(LINK_GROUP, group);
+    });
+}
+
+/// Deletes all interfaces of a group together: many cost the kernel little more than one.
+pub fn delete_group(requests: &mut Requests, group: u32) {
+    let action = format!("deleting the interfaces of group {group:#x}");
+    requests.push(action, DELETE_LINK, 0, &link(0, false), |attributes| {
+        attributes.number(LINK_GROUP, group);
     });
 }
 
@@ -166,6 +199,22 @@ pub fn add_default_route(requests: &mut Requests, index: u32, gateway: Ipv4Addr)
     requests.push(action, NEW_ROUTE, flag::CREATE | flag::EXCL, &fixed, |attributes| {
         attributes.bytes(ROUTE_GATEWAY, &gateway.octets()).number(ROUTE_OUT, index);
     });
+}
+
+/// Whether an address is the host's own: what is sent to it does not leave.
+pub fn is_local(socket: &mut Socket, address: IpAddr) -> Result<bool, Refusal> {
+    let (family, bits) = if address.is_ipv6() { (INET6, 128) } else { (INET, 32) };
+    let fixed = [family, bits, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+    let mut request = Requests::default();
+    request.push(format!("looking for the route to {address}"), GET_ROUTE, 0, &fixed, |attributes| {
+        match address {
+            IpAddr::V4(address) => attributes.bytes(ROUTE_DESTINATION, &address.octets()),
+            IpAddr::V6(address) => attributes.bytes(ROUTE_DESTINATION, &address.octets()),
+        };
+    });
+    let mut local = false;
+    socket.ask(request, |body| local = body.get(7) == Some(&ROUTE_LOCAL))?;
+    Ok(local)
 }
 
 /// States for ever which Ethernet address a neighbour has.

@@ -12,8 +12,7 @@ fn alone<T: Send>(test: impl FnOnce() -> T + Send) -> T {
     assert!(rustix::process::geteuid().is_root(), "a network namespace needs root");
     std::thread::scope(|scope| {
         let thread = scope.spawn(|| {
-            // SAFETY: this thread was made for the test and shares nothing with others that the flag concerns.
-            unsafe { rustix::thread::unshare_unsafe(rustix::thread::UnshareFlags::NEWNET) }.unwrap();
+            crate::namespace::leave_network().unwrap();
             test()
         });
         thread.join().unwrap()
@@ -285,8 +284,155 @@ fn connections_of_an_address_are_forgotten() {
         batch.commit(&mut socket).unwrap();
         let packet = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
         packet.send_to(b"x", "127.0.0.2:9").unwrap();
-        assert_eq!(conntrack::forget(&mut socket, Ipv4Addr::new(127, 0, 0, 3)).unwrap(), 0);
-        assert_eq!(conntrack::forget(&mut socket, Ipv4Addr::new(127, 0, 0, 2)).unwrap(), 1);
-        assert_eq!(conntrack::forget(&mut socket, Ipv4Addr::new(127, 0, 0, 2)).unwrap(), 0);
+        assert_eq!(conntrack::forget_address(&mut socket, [127, 0, 0, 3].into()).unwrap(), 0);
+        assert_eq!(conntrack::forget_address(&mut socket, [127, 0, 0, 2].into()).unwrap(), 1);
+        assert_eq!(conntrack::forget_address(&mut socket, [127, 0, 0, 2].into()).unwrap(), 0);
+
+        packet.send_to(b"x", "127.0.0.2:9").unwrap();
+        let is_it = |connection: &conntrack::Tracked<'_>| {
+            assert_eq!(connection.original().destination(), Some([127, 0, 0, 2].into()));
+            assert_eq!(connection.reply().destination(), Some([127, 0, 0, 1].into()));
+            assert_eq!(connection.original().source(), Some([127, 0, 0, 1].into()));
+            assert!(!connection.is_translated());
+            connection.original().udp_port() == Some(9)
+        };
+        assert_eq!(conntrack::forget(&mut socket, false, is_it).unwrap(), 1);
+        let packet = std::net::UdpSocket::bind("[::1]:0").unwrap();
+        packet.send_to(b"x", "[::1]:9").unwrap();
+        assert_eq!(conntrack::forget_address(&mut socket, "::1".parse().unwrap()).unwrap(), 1);
+    });
+}
+
+#[test]
+fn a_batch_larger_than_any_socket_buffer_is_still_one_transaction() {
+    alone(|| {
+        let mut socket = Socket::open(Protocol::Netfilter).unwrap();
+        let mut batch = Batch::new("test");
+        batch.add_table();
+        batch.add_set("ports", &[Field::Protocol, Field::Port], Holds::Nothing);
+        for port in 0..u16::MAX {
+            batch.add_element("ports", &nftables::protocol_and_port(6, port), Held::Nothing);
+        }
+        batch.add_rule("none", &[Expression::Masquerade]);
+        let refusal = batch.commit(&mut socket).unwrap_err();
+        assert_eq!(refusal.action, "adding a rule to the chain none");
+        assert_eq!(output("nft", &["list", "ruleset"]), "");
+        let mut batch = Batch::new("test");
+        batch.add_table();
+        batch.commit(&mut socket).unwrap();
+    });
+}
+
+#[test]
+fn changes_by_others_are_noticed_and_ones_own_wake_nobody() {
+    alone(|| {
+        let mut socket = Socket::open(Protocol::Netfilter).unwrap();
+        let watch = nftables::Watch::start(socket.port().unwrap()).unwrap();
+        let wakes = || {
+            let now = rustix::event::Timespec { tv_sec: 0, tv_nsec: 0 };
+            let mut wanted = [rustix::event::PollFd::new(&watch, rustix::event::PollFlags::IN)];
+            rustix::event::poll(&mut wanted, Some(&now)).unwrap() > 0
+        };
+        let make = |socket: &mut Socket| {
+            let mut batch = Batch::new("test");
+            fill(&mut batch);
+            batch.commit(socket).unwrap();
+        };
+        make(&mut socket);
+        assert!(!wakes() && !watch.has_changed("test").unwrap());
+        output("nft", &["add", "table", "inet", "other"]);
+        output("nft", &["add", "table", "ip", "test"]);
+        assert!(wakes() && !watch.has_changed("test").unwrap());
+        for change in ["flush chain inet test one", "delete table inet test", "flush ruleset"] {
+            make(&mut socket);
+            output("nft", &[change]);
+            assert!(watch.has_changed("test").unwrap(), "{change}");
+            assert!(!watch.has_changed("test").unwrap());
+        }
+        make(&mut Socket::open(Protocol::Netfilter).unwrap());
+        assert!(watch.has_changed("test").unwrap(), "another socket of the same process");
+    });
+}
+
+/// Two interfaces that are up.
+fn two_interfaces(socket: &mut Socket) -> [u32; 2] {
+    ["one", "two"].map(|name| {
+        let mut requests = Requests::default();
+        route::add_ifb(&mut requests, name, 1500);
+        socket.execute(requests).unwrap();
+        let index = route::link_index(socket, name).unwrap();
+        let mut requests = Requests::default();
+        route::set_up(&mut requests, index);
+        socket.execute(requests).unwrap();
+        index
+    })
+}
+
+#[test]
+fn a_bucket_is_set_read_changed_in_place_and_removed() {
+    alone(|| {
+        let mut socket = Socket::open(Protocol::Route).unwrap();
+        let [one, two] = two_interfaces(&mut socket);
+        assert_eq!(qdisc::bucket(&mut socket, one).unwrap(), None);
+        let slow = qdisc::Bucket { rate: 125_000, burst: 20_000, queue: 23_125 };
+        let fast = qdisc::Bucket { rate: 5_000_000_000, burst: 50_000, queue: 200_000_000 };
+        for bucket in [slow, fast, slow] {
+            let mut requests = Requests::default();
+            qdisc::set_bucket(&mut requests, one, bucket);
+            socket.execute(requests).unwrap();
+            let held = qdisc::bucket(&mut socket, one).unwrap().unwrap();
+            assert_eq!((held.rate, held.queue), (bucket.rate, bucket.queue));
+            assert!(held.burst.abs_diff(bucket.burst) <= 320, "{held:?}");
+        }
+        let shown = output("tc", &["qdisc", "show", "dev", "one"]);
+        assert!(shown.starts_with("qdisc tbf 1: root refcnt 2 rate 1Mbit burst 20000b"), "{shown}");
+        assert_eq!(qdisc::bucket(&mut socket, two).unwrap(), None);
+        let mut requests = Requests::default();
+        qdisc::remove_bucket(&mut requests, one);
+        socket.execute(requests).unwrap();
+        assert_eq!(qdisc::bucket(&mut socket, one).unwrap(), None);
+        assert_eq!(qdisc::bucket(&mut socket, 12_345).unwrap(), None);
+    });
+}
+
+#[test]
+fn what_comes_in_is_redirected_once_however_often_that_is_asked_for() {
+    alone(|| {
+        let mut socket = Socket::open(Protocol::Route).unwrap();
+        let [one, two] = two_interfaces(&mut socket);
+        for _ in 0..2 {
+            let mut requests = Requests::default();
+            qdisc::redirect(&mut requests, one, two);
+            socket.execute(requests).unwrap();
+            let shown = output("tc", &["filter", "show", "dev", "one", "ingress"]);
+            assert_eq!(shown.matches("Egress Redirect to device two").count(), 1, "{shown}");
+        }
+        let mut requests = Requests::default();
+        qdisc::remove_redirect(&mut requests, one);
+        socket.execute(requests).unwrap();
+        assert!(!output("tc", &["qdisc", "show", "dev", "one"]).contains("ingress"));
+        let mut requests = Requests::default();
+        qdisc::remove_redirect(&mut requests, one);
+        assert!(socket.execute(requests).is_err());
+    });
+}
+
+#[test]
+fn interfaces_of_a_group_are_deleted_together_and_no_other() {
+    alone(|| {
+        let mut socket = Socket::open(Protocol::Route).unwrap();
+        two_interfaces(&mut socket);
+        let mut requests = Requests::default();
+        route::set_group(&mut requests, "none", 77);
+        route::set_group(&mut requests, "one", 77);
+        assert!(socket.execute(requests).unwrap_err().is_absence());
+        let mut requests = Requests::default();
+        route::delete_group(&mut requests, 77);
+        socket.execute(requests).unwrap();
+        let names = route::link_names(&mut socket).unwrap();
+        assert!(names.contains(&"two".to_owned()) && !names.contains(&"one".to_owned()), "{names:?}");
+        let mut requests = Requests::default();
+        route::delete_group(&mut requests, 77);
+        assert!(socket.execute(requests).unwrap_err().is_absence());
     });
 }

@@ -3,7 +3,7 @@
 use crate::schema::schema;
 
 schema! {
-    /// Forwards a TCP port of the host to the container.
+    /// Forwards a port of the host to the container.
     message NetInRequest {
         /// The container.
         1 handle: required string,
@@ -11,6 +11,8 @@ schema! {
         2 container_port: optional uint32,
         /// Port on the host; the next of the pool when absent.
         3 host_port: optional uint32,
+        /// TCP or UDP; TCP when absent.
+        4 protocol: optional enum Protocol,
     }
 
     /// The ports that are connected.

@@ -1,5 +1,17 @@
 //! Reads keys out of a map, with an error that names the key, the value and what was expected.
 
+// What arrives here may be anything: no length, index or sum may be taken on trust.
+#![cfg_attr(
+    not(test),
+    deny(
+        clippy::unwrap_used,
+        clippy::expect_used,
+        clippy::panic,
+        clippy::indexing_slicing,
+        clippy::arithmetic_side_effects
+    )
+)]
+
 use std::collections::BTreeMap;
 use std::fmt;
 use std::io;
@@ -132,6 +144,16 @@ impl Section {
         expected: &str,
         read: impl Fn(&str) -> Option<T>,
     ) -> Result<Vec<T>, ConfigError> {
+        self.values(key, expected, |value| text(value).and_then(&read))
+    }
+
+    /// Takes a list of whatever `read` understands.
+    pub(super) fn values<T>(
+        &mut self,
+        key: &str,
+        expected: &str,
+        read: impl Fn(&Value) -> Option<T>,
+    ) -> Result<Vec<T>, ConfigError> {
         let whole = format!("a list, each item {expected}");
         let items = self.read(key, &whole, |value| match value {
             Value::List(items) => Some(items.clone()),
@@ -139,9 +161,7 @@ impl Section {
         })?;
         let path = self.path(key);
         let item = |(index, value): (usize, &Value)| {
-            text(value)
-                .and_then(&read)
-                .ok_or_else(|| ConfigError::value(&format!("{path}[{index}]"), value, expected))
+            read(value).ok_or_else(|| ConfigError::value(&format!("{path}[{index}]"), value, expected))
         };
         items.unwrap_or_default().iter().enumerate().map(item).collect()
     }

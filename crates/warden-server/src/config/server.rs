@@ -6,7 +6,11 @@ use std::time::Duration;
 
 use warden_init::message::Resource;
 
+use warden_container::pressure::Thresholds;
+
 use super::Notes;
+use super::access::Access;
+use super::memory_pressure;
 use super::section::{ConfigError, Section, integer};
 use super::value::Value;
 
@@ -29,6 +33,8 @@ pub struct Server {
     pub unix_domain_path: PathBuf,
     /// Mode of the socket.
     pub unix_domain_permissions: u32,
+    /// Who may use the socket, beside its permissions.
+    pub access: Access,
     /// Grace time of containers whose request names none; absent: they are never destroyed by themselves.
     pub grace_time: Option<Duration>,
     /// Bytes of output that a job may leave.
@@ -65,8 +71,14 @@ pub struct Server {
     pub max_finished_bytes: u64,
     /// Connections at a time.
     pub max_clients: usize,
+    /// Requests under way at a time, but for those that only look or wait for a job.
+    pub max_requests: usize,
+    /// Bytes of long requests that are held at a time.
+    pub max_request_memory: u64,
     /// Processes and threads that one container may have at the same time.
     pub max_tasks: u64,
+    /// When the machine has no memory left for another container.
+    pub memory_thresholds: Thresholds,
     /// How long a copy may make no progress.
     pub copy_stall_timeout: Duration,
     /// Longest request, in bytes.
@@ -93,6 +105,7 @@ impl Server {
             unix_domain_path: read_socket_path(&mut section)?
                 .unwrap_or_else(|| PathBuf::from("/tmp/warden.sock")),
             unix_domain_permissions: read_mode(&mut section)?.unwrap_or(0o755),
+            access: Access::read(&mut section, notes)?,
             grace_time: read_grace_time(&mut section)?.unwrap_or(Some(Duration::from_secs(300))),
             job_output_limit: section.number("job_output_limit", 0, i64::MAX.into())?.unwrap_or(10 << 20),
             disk_quota_enabled: read_quota(&mut section, notes)?,
@@ -115,6 +128,9 @@ impl Server {
             max_finished_jobs: section.number("max_finished_jobs", 0, 1 << 20)?.unwrap_or(1024),
             max_finished_bytes: section.number("max_finished_bytes", 0, i64::MAX.into())?.unwrap_or(1 << 30),
             max_clients: section.number("max_clients", 1, 1 << 20)?.unwrap_or(4096),
+            max_requests: section.number("max_requests", 1, 1 << 20)?.unwrap_or(1024),
+            max_request_memory: section.number("max_request_memory", 1024, 1 << 40)?.unwrap_or(512 << 20),
+            memory_thresholds: memory_pressure::read(&mut section, notes)?,
             copy_stall_timeout: Duration::from_secs(
                 section.number("copy_stall_timeout", 1, 86_400)?.unwrap_or(60),
             ),

@@ -178,6 +178,8 @@ fn a_value_of_the_wrong_type_names_key_value_and_what_was_expected() {
     let flags: &[&str] = &["text", "'true'", "1", "0", "[]", "{a: 1}", "null"];
     let texts: &[&str] = &["7", "true", "[a]", "{a: b}", "''"];
     let lists: &[&str] = &["7", "true", "10.0.0.0/8", "{a: b}", "null", "[7]", "[null]", "[nonsense]"];
+    let accounts: &[&str] =
+        &["7", "true", "root", "{a: b}", "null", "[true]", "[-1]", "[4294967295]", "['']"];
     let kinds: BTreeMap<&str, &[&str]> = BTreeMap::from([
         ("server.allow_nested_warden", flags),
         ("server.quota.disk_quota_enabled", flags),
@@ -199,6 +201,8 @@ fn a_value_of_the_wrong_type_names_key_value_and_what_was_expected() {
         ("network.pool_network", texts),
         ("network.pool_start_address", texts),
         ("network.table", texts),
+        ("server.access.users", accounts),
+        ("server.access.groups", accounts),
         ("network.allow_networks", lists),
         ("network.dns_servers", lists),
     ]);
@@ -222,7 +226,15 @@ fn a_section_that_is_no_map_is_refused() {
             assert_eq!(message, format!("{section} is {shown}: expected a map"));
         }
     }
-    for section in ["server.quota", "server.container_rlimits", "server.host_ids", "server.depot_image"] {
+
+    for section in [
+        "server.quota",
+        "server.container_rlimits",
+        "server.host_ids",
+        "server.access",
+        "server.memory_pressure",
+        "server.depot_image",
+    ] {
         assert_eq!(refusal(&document(section, "yes")), format!("{section} is true: expected a map"));
     }
     assert_eq!(refusal("[]"), "the document is a list: expected a map of sections");

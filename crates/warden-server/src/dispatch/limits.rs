@@ -1,9 +1,10 @@
-//! limit_memory, limit_cpu and limit_disk.
+//! limit_memory, limit_cpu, limit_disk and limit_bandwidth.
 
-use warden_container::request::Cpu;
+use warden_container::request::{Bandwidth, Cpu};
 use warden_protocol::Response;
 use warden_protocol::messages::{
-    LimitCpuRequest, LimitCpuResponse, LimitDiskRequest, LimitMemoryRequest, LimitMemoryResponse,
+    LimitBandwidthRequest, LimitBandwidthResponse, LimitCpuRequest, LimitCpuResponse, LimitDiskRequest,
+    LimitMemoryRequest, LimitMemoryResponse,
 };
 
 use super::{Refusal, Session};
@@ -27,5 +28,13 @@ impl Session<'_> {
         let container = self.container(request.handle.as_deref())?;
         let kept = container.limit_disk(convert::limit_disk(&request)).await?;
         Ok(Response::LimitDisk(convert::disk_limits(kept)))
+    }
+
+    pub(super) async fn limit_bandwidth(&self, request: LimitBandwidthRequest) -> Result<Response, Refusal> {
+        let container = self.container(request.handle.as_deref())?;
+        // Both are required: the decoder has refused a request without them.
+        let (rate, burst) = (request.rate.unwrap_or_default(), request.burst.unwrap_or_default());
+        container.limit_bandwidth(Bandwidth { rate, burst }).await?;
+        Ok(Response::LimitBandwidth(LimitBandwidthResponse { rate: Some(rate), burst: Some(burst) }))
     }
 }

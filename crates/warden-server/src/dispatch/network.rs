@@ -18,7 +18,7 @@ impl Session<'_> {
 
     pub(super) async fn net_out(&self, request: NetOutRequest) -> Result<Response, Refusal> {
         let container = self.container(request.handle.as_deref())?;
-        container.net_out(convert::net_out(request)).await?;
+        container.net_out(convert::net_out(request)?).await?;
         Ok(Response::NetOut(NetOutResponse::default()))
     }
 }

@@ -1,0 +1,85 @@
+//! Memory of processes and of the machine, from /proc.
+
+use std::fs;
+
+use anyhow::{Context, Result};
+use warden_tests::{Daemon, kernel};
+
+/// Kilobytes that a file of `NAME: VALUE kB` lines gives for a name.
+pub(crate) fn field(text: &str, name: &str) -> Option<f64> {
+    let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))?;
+    line.split_whitespace().next()?.parse().ok()
+}
+
+/// What the machine's memory is used for, in kilobytes.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Machine {
+    pub(crate) available: f64,
+    pub(crate) slab: f64,
+    /// Page tables and stacks of the kernel for processes.
+    pub(crate) tasks: f64,
+}
+
+impl Machine {
+    /// Reads it.
+    pub(crate) fn now() -> Result<Self> {
+        let text = fs::read_to_string("/proc/meminfo")?;
+        let get = |name: &str| field(&text, name).with_context(|| format!("/proc/meminfo has no {name}"));
+        Ok(Self {
+            available: get("MemAvailable")?,
+            slab: get("Slab")?,
+            tasks: get("PageTables")? + get("KernelStack")?,
+        })
+    }
+}
+
+/// The share of memory that the processes of a daemon's containers have, their supervisors among them, in kilobytes.
+pub(crate) fn of_containers(daemon: &Daemon) -> f64 {
+    daemon.helpers().iter().filter_map(|process| of(process.pid, "Pss")).sum()
+}
+
+/// A field of the memory of one process.
+fn of(pid: i32, name: &str) -> Option<f64> {
+    field(&fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).ok()?, name)
+}
+
+/// The resident memory of a process, in kilobytes.
+pub(crate) fn resident(pid: i32) -> Option<f64> {
+    kernel::status_field(pid, "VmRSS")?.split(' ').next()?.parse().ok()
+}
+
+/// How often the threads of a process have gone to sleep, and so how often they were woken.
+pub(crate) fn sleeps(pid: i32) -> Result<u64> {
+    let tasks = fs::read_dir(format!("/proc/{pid}/task"))?;
+    let count = |task: fs::DirEntry| {
+        let text = fs::read_to_string(task.path().join("status")).ok()?;
+        field(&text, "voluntary_ctxt_switches")
+    };
+    Ok(tasks.flatten().filter_map(count).sum::<f64>() as u64)
+}
+
+/// How many descriptors a process has open.
+pub(crate) fn descriptors(pid: i32) -> Result<usize> {
+    Ok(fs::read_dir(format!("/proc/{pid}/fd"))?.count())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn fields() {
+        let text = "MemTotal:  5 kB\nSlab:     12 kB\nvoluntary_ctxt_switches:\t7\n";
+        assert_eq!(field(text, "Slab"), Some(12.0));
+        assert_eq!(field(text, "voluntary_ctxt_switches"), Some(7.0));
+        assert_eq!(field(text, "Sla"), None);
+    }
+
+    #[test]
+    fn this_process() {
+        let pid = std::process::id() as i32;
+        assert!(resident(pid).unwrap() > 100.0 && descriptors(pid).unwrap() >= 3);
+        assert!(of(pid, "Pss").unwrap() > 0.0 && sleeps(pid).is_ok());
+        assert!(Machine::now().unwrap().available > 0.0);
+    }
+}

@@ -1,0 +1,95 @@
+//! The pair of interfaces of one container.
+
+use std::net::Ipv4Addr;
+use std::os::fd::BorrowedFd;
+
+use warden_linux::netlink::route::{self, End, Mac};
+use warden_linux::netlink::{Protocol, Refusal, Requests, Socket};
+
+use super::absent_is_well;
+use crate::error::Error;
+use crate::id::Id;
+use crate::settings::Addresses;
+
+/// The interfaces of one container.
+#[derive(Debug)]
+pub(super) struct Names {
+    pub(super) host: String,
+    container: String,
+    /// What the container sends waits before this one, once its bandwidth is limited.
+    pub(super) outward: String,
+}
+
+impl Names {
+    /// Those that are not in the container.
+    pub(super) fn on_the_host(self) -> [String; 2] {
+        [self.host, self.outward]
+    }
+}
+
+pub(super) fn names(id: Id) -> Names {
+    Names { host: format!("w-{id}-0"), container: format!("w-{id}-1"), outward: format!("w-{id}-2") }
+}
+
+/// An Ethernet address made from an IP address: no two containers of a host have the same.
+fn mac(end: u8, address: Ipv4Addr) -> Mac {
+    let [a, b, c, d] = address.octets();
+    // The first byte says that it is locally administered.
+    [2, end, a, b, c, d]
+}
+
+/// Makes both interfaces, the container's first to be usable, the host's last.
+pub(super) fn connect(
+    socket: &mut Socket,
+    names: &Names,
+    addresses: Addresses,
+    namespace: BorrowedFd<'_>,
+    mtu: u16,
+) -> Result<(), Refusal> {
+    let refused = |source| Refusal {
+        action: "opening a netlink socket of the container".to_owned(),
+        words: None,
+        source,
+    };
+    let mut inside = Socket::open_in(Protocol::Route, namespace).map_err(refused)?;
+    let prefix = addresses.network.prefix_len();
+    let here = End { name: &names.host, mac: mac(0, addresses.container) };
+    let there = End { name: &names.container, mac: mac(1, addresses.container) };
+    let mut requests = Requests::default();
+    route::add_veth(&mut requests, here, there, namespace, mtu.into());
+    socket.execute(requests)?;
+    let index = route::link_index(socket, &names.host)?;
+    let inner = route::link_index(&mut inside, &names.container)?;
+
+    let mut requests = Requests::default();
+    route::set_up(&mut requests, inner);
+    route::add_address(&mut requests, inner, addresses.container, prefix);
+    // Neighbours are stated: asking for them would fill the host's table when many containers talk.
+    route::add_neighbour(&mut requests, inner, addresses.host, here.mac);
+    route::add_default_route(&mut requests, inner, addresses.host);
+    inside.execute(requests)?;
+
+    let mut requests = Requests::default();
+    route::set_up(&mut requests, index);
+    route::add_address(&mut requests, index, addresses.host, prefix);
+    route::add_neighbour(&mut requests, index, addresses.container, there.mac);
+    socket.execute(requests)
+}
+
+/// Takes the host's address, and the route with it: they must be gone before they are used again.
+pub(super) fn disconnect(socket: &mut Socket, names: &Names, addresses: Addresses) -> Result<(), Error> {
+    let disconnected = route::link_index(socket, &names.host).and_then(|index| {
+        let mut requests = Requests::default();
+        route::delete_address(&mut requests, index, addresses.host, addresses.network.prefix_len());
+        socket.execute(requests)
+    });
+    absent_is_well(disconnected)
+}
+
+/// Lets the host reach a container's forwarded ports at 127.0.0.1; the table drops what a container sends there.
+pub(super) fn route_loopback(socket: &mut Socket, names: &Names) -> Result<(), Refusal> {
+    let index = route::link_index(socket, &names.host)?;
+    let mut requests = Requests::default();
+    route::route_loopback(&mut requests, index);
+    socket.execute(requests)
+}

@@ -1,0 +1,137 @@
+//! What the table shall hold, in memory, and its way into the kernel: as changes, or whole.
+
+use std::collections::HashMap;
+
+use ipnet::Ipv4Net;
+use warden_linux::netlink::nftables::Batch;
+use warden_linux::netlink::{Refusal, Socket, conntrack, route};
+
+use super::forwards::Forwards;
+use super::interfaces::names;
+use super::records::{ContainerNetwork, PortMapping, Records};
+use super::rule;
+use super::table::{Forward, Table};
+use crate::error::Error;
+use crate::id::Id;
+use crate::request::{NetIn, NetOut};
+use crate::settings::{Addresses, Firewall};
+
+/// All connected containers.
+#[derive(Debug)]
+pub(super) struct State {
+    pub(super) route: Socket,
+    pub(super) filter: Socket,
+    pub(super) pool: Ipv4Net,
+    pub(super) firewall: Firewall,
+    pub(super) members: HashMap<Id, Member>,
+    pub(super) forwards: Forwards,
+    /// The table is nobody's concern any more.
+    pub(super) closed: bool,
+}
+
+/// One connected container.
+#[derive(Clone, Debug)]
+pub(super) struct Member {
+    pub(super) addresses: Addresses,
+    pub(super) records: Records,
+}
+
+impl Member {
+    /// A mapping of its ports as the table holds it.
+    pub(super) fn forward(&self, mapping: PortMapping) -> Forward {
+        let PortMapping { protocol, host_port, container_port } = mapping;
+        Forward { protocol, host_port, address: self.addresses.container, port: container_port }
+    }
+}
+
+impl State {
+    /// Takes in a container that an earlier daemon has connected, with its ports; all of it or nothing.
+    pub(super) fn adopt(&mut self, container: ContainerNetwork) -> Result<(), Error> {
+        let ContainerNetwork { id, addresses, records } = container;
+        // What cannot be written must not be found out when everything is written.
+        records.net_out.iter().try_for_each(|request| rule::read(request).map(drop))?;
+        for (done, &mapping) in records.net_in.iter().enumerate() {
+            let PortMapping { protocol, host_port, .. } = mapping;
+            let request = NetIn { protocol, host_port: Some(host_port), container_port: None };
+            match self.forwards.reserve(&request) {
+                Ok(reserved) => self.forwards.keep(protocol, reserved),
+                Err(error) => {
+                    self.forwards.release(&records.net_in[..done]);
+                    return Err(error);
+                }
+            }
+        }
+        self.members.insert(id, Member { addresses, records });
+        Ok(())
+    }
+
+    /// Makes a change of the table that memory holds already.
+    pub(super) fn change(&mut self, write: impl FnOnce(&mut Table<'_, '_>)) -> Result<(), Refusal> {
+        let mut batch = Batch::new(&self.firewall.table);
+        write(&mut Table::new(&mut batch));
+        match batch.commit(&mut self.filter) {
+            Err(refusal) if refusal.is_absence() || refusal.is_duplicate() => {
+                tracing::warn!(%refusal, "the packet filter's table was changed by another program: it is written anew");
+                self.write_all()
+            }
+            other => other,
+        }
+    }
+
+    /// Writes the whole table in the place of whatever there is of it, in one transaction: no packet meets a part.
+    pub(super) fn write_all(&mut self) -> Result<(), Refusal> {
+        let mut batch = Batch::new(&self.firewall.table);
+        let mut table = Table::new(&mut batch);
+        table.set_up(self.pool, &self.firewall);
+        for (&id, member) in &self.members {
+            table.add_container(id, &names(id).host, member.addresses.container);
+            for rule in member.records.net_out.iter().flat_map(rule::read) {
+                table.allow(id, &rule);
+            }
+            for &mapping in &member.records.net_in {
+                table.add_forward(member.forward(mapping));
+            }
+        }
+        batch.commit(&mut self.filter)
+    }
+
+    /// Adds a mapping to a container's, or to the kernel too.
+    pub(super) fn map(&mut self, id: Id, mapping: PortMapping) -> Result<(), Refusal> {
+        let Some(member) = self.members.get_mut(&id) else { return Ok(()) };
+        member.records.net_in.push(mapping);
+        let forward = member.forward(mapping);
+        let changed = self.change(|table| table.add_forward(forward));
+        if let (Err(_), Some(member)) = (&changed, self.members.get_mut(&id)) {
+            member.records.net_in.pop();
+        }
+        changed
+    }
+
+    /// Forgets what was sent to a port of the host before it was mapped: whoever goes on sending shall meet the mapping.
+    pub(super) fn forget_udp(&mut self, port: u16) {
+        let Self { route, filter, .. } = self;
+        for ipv6 in [false, true] {
+            let forgotten = conntrack::forget(filter, ipv6, |connection| {
+                let way = connection.original();
+                let local = |address| route::is_local(route, address).unwrap_or_default();
+                !connection.is_translated()
+                    && way.udp_port() == Some(port)
+                    && way.destination().is_some_and(local)
+            });
+            if let Err(error) = forgotten {
+                tracing::warn!(port, %error, "who sent to this port before may not reach its container");
+            }
+        }
+    }
+
+    /// Lets a container reach something more.
+    pub(super) fn allow(&mut self, id: Id, request: &NetOut, rule: &rule::Rule) -> Result<(), Refusal> {
+        let Some(member) = self.members.get_mut(&id) else { return Ok(()) };
+        member.records.net_out.push(request.clone());
+        let changed = self.change(|table| table.allow(id, rule));
+        if let (Err(_), Some(member)) = (&changed, self.members.get_mut(&id)) {
+            member.records.net_out.pop();
+        }
+        changed
+    }
+}

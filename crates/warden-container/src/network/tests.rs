@@ -1,0 +1,161 @@
+//! The table in the kernel, in a network namespace of each test's own.
+
+use std::net::Ipv4Addr;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use ipnet::Ipv4Net;
+
+use super::*;
+use crate::request::Transport;
+
+/// Runs in a thread with a network namespace of its own.
+fn alone(test: impl FnOnce() + Send) {
+    std::thread::scope(|scope| {
+        let thread = scope.spawn(|| {
+            warden_linux::namespace::leave_network().expect("a network namespace needs root");
+            test();
+        });
+        thread.join().unwrap();
+    });
+}
+
+fn nft(arguments: &[&str]) -> String {
+    let output = Command::new("nft").args(arguments).output().unwrap();
+    assert!(output.status.success(), "nft {arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap()
+}
+
+/// The table, with the elements of its sets and the rules of its chains, in the same order always.
+fn listed() -> Vec<String> {
+    let mut lines: Vec<_> = nft(&["list", "table", "inet", "warden"])
+        .split([',', '\n'])
+        .map(|line| line.trim().trim_start_matches("elements = { ").trim_end_matches(" }").to_owned())
+        .collect();
+    lines.sort();
+    lines
+}
+
+fn settings() -> Settings {
+    let mut settings = crate::settings::sample("/nowhere".as_ref());
+    settings.network.network = Ipv4Net::new_assert(Ipv4Addr::new(10, 254, 0, 0), 16);
+    settings.ports = crate::settings::PortPool { start: 61_001, size: 4_000 };
+    settings
+}
+
+/// A container with two forwarded ports and two rules.
+fn container(number: u16) -> ContainerNetwork {
+    let first = u32::from(Ipv4Addr::new(10, 254, 0, 0)) + u32::from(number) * 4;
+    let mapping = |protocol, host_port| PortMapping { protocol, host_port, container_port: 80 };
+    let out = |network: &str, log| NetOut { network: Some(network.into()), log, ..NetOut::default() };
+    ContainerNetwork {
+        id: Id::parse(format!("{number:011}").as_bytes()).unwrap(),
+        addresses: Addresses {
+            network: Ipv4Net::new_assert(first.into(), 30),
+            host: (first + 1).into(),
+            container: (first + 2).into(),
+        },
+        records: Records {
+            net_in: vec![mapping(Transport::Tcp, 61_001 + number), mapping(Transport::Udp, 10_000 + number)],
+            net_out: vec![out("192.0.2.0/24", false), out("198.51.100.1-198.51.100.9", true)],
+        },
+    }
+}
+
+fn await_table(expected: &[String]) {
+    let deadline = Instant::now() + Duration::from_secs(20);
+    let there =
+        || Command::new("nft").args(["list", "table", "inet", "warden"]).output().unwrap().status.success();
+    while !there() || listed() != expected {
+        assert!(Instant::now() < deadline, "the table is not as it was: {:?}", nft(&["list", "ruleset"]));
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+#[test]
+fn a_table_of_500_containers_is_written_whole_and_repaired_whatever_is_done_to_it() {
+    alone(|| {
+        nft(&["add", "table", "inet", "warden"]);
+        nft(&["add", "chain", "inet", "warden", "left"]);
+        nft(&["add", "table", "ip", "other"]);
+        let containers: Vec<_> = (0..500).map(container).collect();
+        let ids: Vec<_> = containers.iter().map(|container| container.id).collect();
+        let (network, refused) = Network::prepare(&settings(), containers, &[]).unwrap();
+        assert!(refused.is_empty(), "{refused:?}");
+        let whole = listed();
+        let count = |part: &str| whole.iter().filter(|line| line.contains(part)).count();
+        assert_eq!(count("chain out-"), 500);
+        assert_eq!(count("goto out-"), 500);
+        assert_eq!(count("log prefix \"warden-i-"), 500);
+        assert_eq!(count("ip daddr 192.0.2.0-192.0.2.255 "), 500);
+        assert_eq!((count("tcp . 6"), count("udp . 10")), (500, 500));
+        assert!(!whole.iter().any(|line| line.contains("left")));
+        assert_eq!(network.records(ids[7]).unwrap(), container(7).records);
+
+        for damage in [
+            "flush ruleset",
+            "delete table inet warden",
+            "flush table inet warden",
+            "flush chain inet warden forward",
+        ] {
+            nft(&[damage]);
+            await_table(&whole);
+        }
+        nft(&["add", "table", "ip", "other"]);
+        network.detach(ids[0]).unwrap();
+        assert_ne!(listed(), whole);
+        network.close();
+        nft(&["flush", "ruleset"]);
+        std::thread::sleep(Duration::from_millis(300));
+        assert_eq!(nft(&["list", "ruleset"]), "", "what is closed is nobody's concern");
+    });
+}
+
+#[test]
+fn a_change_that_meets_a_table_of_somebody_elses_making_writes_it_whole() {
+    alone(|| {
+        let (network, _) = Network::prepare(&settings(), vec![container(1), container(2)], &[]).unwrap();
+        let whole = listed();
+        let ids = [1, 2].map(|number| container(number).id);
+        // Held, so that nobody repairs it meanwhile.
+        let mut state = lock(&network.state);
+        nft(&["delete", "table", "inet", "warden"]);
+        let request = NetOut { network: Some(b"203.0.113.1".to_vec()), ..NetOut::default() };
+        let rule = rule::read(&request).unwrap();
+        state.allow(ids[0], &request, &rule).unwrap();
+        let added: Vec<_> = listed().into_iter().filter(|line| !whole.contains(line)).collect();
+        assert_eq!(added.len(), 1, "{added:?}");
+        assert_eq!(state.members[&ids[0]].records.net_out.len(), 3);
+        drop(state);
+        nft(&["flush", "ruleset"]);
+        network.detach(ids[0]).unwrap();
+        network.detach(ids[0]).unwrap();
+        assert!(!listed().concat().contains(ids[0].as_str()));
+        assert!(network.records(ids[0]).is_none());
+    });
+}
+
+#[test]
+fn ports_of_adopted_containers_are_taken_and_what_contradicts_is_not_adopted() {
+    alone(|| {
+        let mut twin = container(2);
+        twin.records.net_in.push(container(1).records.net_in[0]);
+        let twins = twin.id;
+        let (network, refused) = Network::prepare(&settings(), vec![container(1), twin], &[]).unwrap();
+        let [(id, why)] = &refused[..] else { panic!("{refused:?}") };
+        assert_eq!(
+            (*id, why.to_string().as_str()),
+            (twins, "port 61002 of the host is already mapped (TCP)")
+        );
+        assert!(network.records(twins).is_none());
+        let state = lock(&network.state);
+        let reserve = |protocol, host_port| {
+            let request = NetIn { protocol, host_port: Some(host_port), container_port: None };
+            state.forwards.reserve(&request).map(|reserved| reserved.port)
+        };
+        assert!(matches!(reserve(Transport::Tcp, 61_002), Err(Error::PortTaken { .. })));
+        assert!(matches!(reserve(Transport::Udp, 10_001), Err(Error::PortTaken { .. })));
+        assert!(reserve(Transport::Tcp, 61_003).is_ok(), "the other's ports are free again");
+        assert!(!listed().concat().contains(twins.as_str()));
+    });
+}
