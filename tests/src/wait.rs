@@ -29,6 +29,9 @@ pub fn within<T>(seconds: f64, what: &str, action: impl FnOnce() -> T) -> (T, Du
     let start = Instant::now();
     let result = action();
     let took = start.elapsed();
-    assert!(took.as_secs_f64() <= seconds * f64::from(patience()), "{what} took {took:?}, more than {seconds} s");
+    assert!(
+        took.as_secs_f64() <= seconds * f64::from(patience()),
+        "{what} took {took:?}, more than {seconds} s"
+    );
     (result, took)
 }
