@@ -65,9 +65,11 @@ bench-build: build
 	@install -m 0755 $(TARGET_DIR)/$(TRIPLE)/helper/floor $(TARGET_DIR)/release/
 
 .PHONY: bench
-bench: bench-build ## Measure beside the kernel's floor and the peers that are installed, then twenty rounds of output; docs/benchmarks.
+bench: bench-build ## Measure beside the kernel's floor and the peers that are installed, then rounds of output, limited bandwidth, rules beside 2,000 containers; docs/benchmarks.
 	$(TARGET_DIR)/release/bench
 	$(TARGET_DIR)/release/output-rounds
+	$(TARGET_DIR)/release/bandwidth
+	$(TARGET_DIR)/release/network-costs
 
 .PHONY: bench-quick
 bench-quick: bench-build ## The same in below a minute: few samples, no 2,000 containers; results in target/bench.

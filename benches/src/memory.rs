@@ -1,5 +1,7 @@
 //! Memory of processes and of the machine, from /proc.
 
+use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::fs;
 
 use anyhow::{Context, Result};
@@ -48,14 +50,27 @@ pub(crate) fn resident(pid: i32) -> Option<f64> {
     kernel::status_field(pid, "VmRSS")?.split(' ').next()?.parse().ok()
 }
 
-/// How often the threads of a process have gone to sleep, and so how often they were woken.
-pub(crate) fn sleeps(pid: i32) -> Result<u64> {
-    let tasks = fs::read_dir(format!("/proc/{pid}/task"))?;
-    let count = |task: fs::DirEntry| {
-        let text = fs::read_to_string(task.path().join("status")).ok()?;
-        field(&text, "voluntary_ctxt_switches")
-    };
-    Ok(tasks.flatten().filter_map(count).sum::<f64>() as u64)
+/// How often each thread of a process has gone to sleep.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Sleeps(BTreeMap<OsString, f64>);
+
+impl Sleeps {
+    /// Reads it.
+    pub(crate) fn of(pid: i32) -> Result<Self> {
+        let tasks = fs::read_dir(format!("/proc/{pid}/task"))?;
+        let count = |task: fs::DirEntry| {
+            let text = fs::read_to_string(task.path().join("status")).ok()?;
+            Some((task.file_name(), field(&text, "voluntary_ctxt_switches")?))
+        };
+        Ok(Self(tasks.flatten().filter_map(count).collect()))
+    }
+
+    /// How often threads were woken since an earlier time; the end of one was a wake-up too.
+    pub(crate) fn woken_since(&self, before: &Self) -> f64 {
+        let more = self.0.iter().map(|(thread, now)| now - before.0.get(thread).copied().unwrap_or(0.0));
+        let ended = before.0.keys().filter(|thread| !self.0.contains_key(*thread)).count();
+        more.sum::<f64>() + ended as f64
+    }
 }
 
 /// How many descriptors a process has open.
@@ -76,10 +91,20 @@ mod tests {
     }
 
     #[test]
+    fn threads_that_come_and_go_are_counted() {
+        let sleeps = |all: &[(&str, f64)]| {
+            Sleeps(all.iter().map(|(thread, count)| (OsString::from(thread), *count)).collect())
+        };
+        let (before, after) = (sleeps(&[("1", 5.0), ("2", 100.0)]), sleeps(&[("1", 7.0), ("3", 4.0)]));
+        assert_eq!(after.woken_since(&before), 7.0);
+        assert_eq!(after.woken_since(&after), 0.0);
+    }
+
+    #[test]
     fn this_process() {
         let pid = std::process::id() as i32;
         assert!(resident(pid).unwrap() > 100.0 && descriptors(pid).unwrap() >= 3);
-        assert!(of(pid, "Pss").unwrap() > 0.0 && sleeps(pid).is_ok());
+        assert!(of(pid, "Pss").unwrap() > 0.0 && Sleeps::of(pid).is_ok());
         assert!(Machine::now().unwrap().available > 0.0);
     }
 }

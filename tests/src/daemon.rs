@@ -2,6 +2,7 @@
 
 use std::env;
 use std::fs::{self, File};
+use std::os::fd::AsRawFd;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -34,6 +35,8 @@ pub struct Daemon {
 struct Own {
     directory: TempDir,
     child: Child,
+    /// Its network namespace, in which it is started again.
+    network: Option<File>,
     ended: Option<ExitStatus>,
 }
 
@@ -66,9 +69,16 @@ impl Daemon {
         fs::write(directory.path().join("wardend.yml"), config.text()).unwrap();
         let child = start(directory.path());
         let socket = directory.path().join("warden.sock");
-        let mut daemon =
-            Self { socket, created: Arc::default(), own: Some(Own { directory, child, ended: None }) };
+        let mut daemon = Self {
+            socket,
+            created: Arc::default(),
+            own: Some(Own { directory, child, network: None, ended: None }),
+        };
         daemon.await_socket();
+        let network = File::open(format!("/proc/{}/ns/net", daemon.pid())).unwrap();
+        if let Some(own) = &mut daemon.own {
+            own.network = Some(network);
+        }
         daemon
     }
 
@@ -76,7 +86,8 @@ impl Daemon {
     pub fn restart(&mut self) {
         let own = self.own.as_mut().expect("a daemon of the test's own");
         assert!(own.ended.is_some(), "the daemon still runs");
-        own.child = start(own.directory.path());
+        let network = own.network.as_ref().expect("it has listened before");
+        own.child = start_in(network, own.directory.path());
         own.ended = None;
         self.await_socket();
     }
@@ -142,10 +153,12 @@ impl Daemon {
         processes
     }
 
-    /// Runs a command in its network namespace.
+    /// Runs a command in its network namespace, also when it has ended.
     pub fn in_its_network(&self, program: &str) -> Command {
         let mut command = Command::new("nsenter");
-        command.arg(format!("--net=/proc/{}/ns/net", self.pid())).arg(program);
+        let network = self.own.as_ref().and_then(|own| own.network.as_ref());
+        let network = network.expect("a daemon of the test's own").as_raw_fd();
+        command.arg(format!("--net=/proc/{}/fd/{network}", std::process::id())).arg(program);
         command
     }
 
@@ -310,10 +323,22 @@ fn is_hidden(path: &Path) -> bool {
 
 /// Starts wardend in a network namespace of its own, whose addresses and ports collide with nobody's.
 fn start(directory: &Path) -> Child {
-    let stderr = File::create(directory.join("stderr")).unwrap();
     let mut command = Command::new("unshare");
     command.args(["--net", "sh", "-c", "ip link set lo up && exec \"$0\" --config \"$1\""]);
+    spawn(command, directory)
+}
+
+/// Starts it in a network namespace that is there.
+fn start_in(network: &File, directory: &Path) -> Child {
+    let mut command = Command::new("nsenter");
+    command.arg(format!("--net=/proc/{}/fd/{}", std::process::id(), network.as_raw_fd()));
+    command.args(["sh", "-c", "exec \"$0\" --config \"$1\""]);
+    spawn(command, directory)
+}
+
+fn spawn(mut command: Command, directory: &Path) -> Child {
+    let stderr = File::create(directory.join("stderr")).unwrap();
     command.arg(programs::find("wardend")).arg(directory.join("wardend.yml"));
     command.env("LANG", "C.UTF-8").stdin(Stdio::null()).stdout(Stdio::null()).stderr(stderr);
-    command.spawn().unwrap_or_else(|error| panic!("starting unshare: {error}"))
+    command.spawn().unwrap_or_else(|error| panic!("starting wardend: {error}"))
 }

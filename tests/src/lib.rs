@@ -5,6 +5,7 @@
 //! Everything here fails by panicking: that is how a test fails.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a harness fails by panicking")]
 
+mod births;
 mod config;
 mod connection;
 mod daemon;
@@ -18,6 +19,7 @@ mod random;
 pub mod transfer;
 mod wait;
 
+pub use births::{Births, Midwife};
 pub use config::Config;
 pub use connection::{Connection, Output, Streamed};
 pub use daemon::Daemon;

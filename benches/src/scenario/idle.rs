@@ -7,19 +7,20 @@ use warden_tests::kernel;
 
 use crate::bench::Bench;
 use crate::crowd;
-use crate::memory::{self, Machine};
+use crate::memory::{self, Machine, Sleeps};
 use crate::report::{Report, Unit};
 use crate::warden::Warden;
 
 /// Measures the memory of idle containers and of their daemon, and whether it sleeps.
 pub(crate) fn measure(bench: &mut Bench) -> Result<()> {
-    let (count, seconds) = bench.options.pick((100, 20), (20, 2));
+    let (count, seconds, rest) = bench.options.pick((100, 20, 12), (20, 2, 2));
     let mut warden = Warden::start(&bench.options, &[])?;
     // What comes once, with the first container, belongs to none.
     let first = warden.create()?.0;
     let (before, descriptors) = (Machine::now()?, memory::descriptors(warden.daemon.pid())?);
     let handles = crowd::create(&warden, count)?;
-    std::thread::sleep(Duration::from_secs(2));
+    // The threads that helped to make them end when they have been of no use for ten seconds.
+    std::thread::sleep(Duration::from_secs(rest));
     containers(&mut bench.report, &warden, before, handles.len())?;
     let pid = warden.daemon.pid();
     let more = memory::descriptors(pid)?.saturating_sub(descriptors);
@@ -33,13 +34,13 @@ pub(crate) fn measure(bench: &mut Bench) -> Result<()> {
     );
     let peak = kernel::peak_memory(pid) as f64 / 1024.0;
     report.figure(&format!("wardend: peak memory with {count} idle containers"), Unit::Megabytes, peak);
-    let asleep = memory::sleeps(pid)?;
+    let asleep = Sleeps::of(pid)?;
     std::thread::sleep(Duration::from_secs(seconds));
-    let woken = memory::sleeps(pid)? - asleep;
+    let woken = Sleeps::of(pid)?.woken_since(&asleep);
     report.figure(
         &format!("wardend: wake-ups in {seconds} s with {count} idle containers"),
         Unit::Count,
-        woken as f64,
+        woken,
     );
     crowd::destroy(&warden, handles)?;
     warden.destroy(&first).map(drop)

@@ -7,13 +7,13 @@ use std::future::pending;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Instant;
 
-use tokio::process::Child;
 use tokio::sync::{mpsc, oneshot};
 use warden_copy::Totals;
 use warden_init::byte_string::ByteString;
-use warden_init::message::{Process, SpawnStep};
+use warden_init::message::{Process as Program, SpawnStep};
 use warden_iomux::message::{CopyOrder, Event, Exit, ExitCause, Output, Request, Step, Syslog};
 
 use crate::admission::Operation;
@@ -28,10 +28,17 @@ use crate::link::{Link, Lost};
 use crate::machine::KILL_TIME;
 use crate::out_of_memory;
 use crate::plan::USER;
+use crate::process::Process;
+use crate::recovery::Adoption;
 use crate::request::{Run, Stop};
+use crate::rlimits::{Lowered, lowered};
 use crate::state::State;
 use crate::stopping::Stopping;
 use crate::supervisor::Supervisor;
+use crate::take_over::TakeOver;
+
+/// How often a job is asked for.
+const MAX_ASKED: u32 = 4;
 
 /// Answers one request.
 pub(crate) type Reply<T> = oneshot::Sender<Result<T, Error>>;
@@ -55,7 +62,9 @@ pub(crate) struct Actor {
     /// iomux, as long as it can be heard.
     pub(crate) link: Option<Link>,
     /// iomux, until it is reaped.
-    pub(crate) child: Option<Child>,
+    pub(crate) process: Option<Process>,
+    /// Another iomux, in the place of one that has died.
+    pub(crate) take_over: Option<TakeOver>,
     starting: HashMap<u32, Starting>,
     pub(crate) copies: Copies,
     /// Its memory, from the first limit of it to its end.
@@ -72,6 +81,11 @@ pub(crate) struct Actor {
 struct Starting {
     user: &'static str,
     reply: Reply<Arc<Job>>,
+    /// What to ask again, should iomux die before it has done it.
+    request: Request,
+    stdin: OwnedFd,
+    /// How often it was asked.
+    asked: u32,
 }
 
 /// What the actor reacts to.
@@ -81,6 +95,8 @@ enum Occurrence {
     Event(Result<Event, Lost>),
     /// iomux has ended.
     Exited,
+    /// Another iomux is there, or none.
+    TakenOver(Result<Supervisor, Error>),
     /// The memory has run out, or cannot be watched any more.
     OutOfMemory(io::Result<()>),
     /// All the container owned is removed, or not.
@@ -95,7 +111,8 @@ impl Actor {
             shared,
             inbox,
             link: Some(supervisor.link),
-            child: Some(supervisor.child),
+            process: Some(supervisor.process),
+            take_over: None,
             starting: HashMap::new(),
             copies: Copies::default(),
             alarm: None,
@@ -106,6 +123,26 @@ impl Actor {
         }
     }
 
+    /// Takes over a container that an earlier daemon has made, and goes on with what that had begun.
+    pub(crate) fn adopt(shared: Arc<Shared>, adoption: Adoption, inbox: mpsc::Receiver<Command>) -> Self {
+        let Adoption { supervisor, watch, ran_out_of_memory } = adoption;
+        let gone = supervisor.told.contains(&Event::Gone);
+        let mut actor = Self::new(shared, supervisor, inbox);
+        if let Some(watch) = watch {
+            actor.watch(watch);
+        }
+        if gone {
+            actor.init_died();
+        } else if ran_out_of_memory {
+            actor.ran_out_of_memory(Ok(()));
+        } else if actor.shared.stopping.load(Ordering::SeqCst) {
+            actor.begin_stop(false, None);
+        } else {
+            actor.idle = actor.shared.state() == State::Stopped;
+        }
+        actor
+    }
+
     /// Runs until the container is gone, or until nobody can ask for it any more.
     pub(crate) async fn run(mut self) {
         while !self.finished {
@@ -113,8 +150,9 @@ impl Actor {
                 Occurrence::Command(None) => return,
                 Occurrence::Command(Some(command)) => self.obey(command),
                 Occurrence::Event(Ok(event)) => self.hear(event),
-                Occurrence::Event(Err(lost)) => self.lose(&lost),
+                Occurrence::Event(Err(lost)) => self.hear_no_more(&lost),
                 Occurrence::Exited => self.supervisor_exited(),
+                Occurrence::TakenOver(outcome) => self.taken_over(outcome),
                 Occurrence::OutOfMemory(outcome) => self.ran_out_of_memory(outcome),
                 Occurrence::Cleared(outcome) => self.cleared(outcome),
                 Occurrence::Deadline => self.deadline_passed(Instant::now()),
@@ -126,9 +164,10 @@ impl Actor {
         let deadline = self.next_deadline();
         let clearing = self.ending.as_mut().and_then(Ending::clearing);
         tokio::select! {
-            command = self.inbox.recv() => Occurrence::Command(command),
+            command = self.inbox.recv(), if self.take_over.is_none() => Occurrence::Command(command),
             event = next_event(self.link.as_mut()) => Occurrence::Event(event),
-            () = exit(self.child.as_mut()) => Occurrence::Exited,
+            () = exit(self.process.as_mut()) => Occurrence::Exited,
+            outcome = taken_over(self.take_over.as_mut()) => Occurrence::TakenOver(outcome),
             outcome = out_of_memory::next(self.alarm.as_mut()) => Occurrence::OutOfMemory(outcome),
             outcome = outcome(clearing) => Occurrence::Cleared(outcome),
             () = passing(deadline) => Occurrence::Deadline,
@@ -162,14 +201,19 @@ impl Actor {
     fn spawn(&mut self, run: Run, stdin: OwnedFd, reply: Reply<Arc<Job>>) {
         let user = if run.privileged { "root" } else { USER };
         match self.ask_for_job(run, user, stdin) {
-            Ok(job) => {
-                self.starting.insert(job, Starting { user, reply });
+            Ok((job, request, stdin)) => {
+                self.starting.insert(job, Starting { user, reply, request, stdin, asked: 1 });
             }
             Err(error) => drop(reply.send(Err(error))),
         }
     }
 
-    fn ask_for_job(&mut self, run: Run, user: &str, stdin: OwnedFd) -> Result<u32, Error> {
+    fn ask_for_job(
+        &mut self,
+        run: Run,
+        user: &str,
+        stdin: OwnedFd,
+    ) -> Result<(u32, Request, OwnedFd), Error> {
         self.shared.admit(Operation::Spawn)?;
         let machine = &self.shared.machine;
         let limit = machine.settings.max_running_jobs;
@@ -182,7 +226,10 @@ impl Actor {
         let settings = &machine.settings;
         let mut rlimits = settings.rlimits.clone();
         rlimits.extend(run.rlimits);
-        let process = Process {
+        for Lowered { resource, asked, given } in lowered(rlimits.clone(), settings.ids.is_some()) {
+            tracing::warn!(container = %self.shared.id, job, ?resource, asked, given, "a limit of a job cannot be raised so far");
+        }
+        let process = Program {
             program: SHELL.into(),
             arguments: Vec::new(),
             user: user.into(),
@@ -193,8 +240,10 @@ impl Actor {
             .log_tag
             .map(|tag| Syslog { tag: ByteString(tag), socket: settings.syslog_socket.as_path().into() });
         let output = Output { limit: settings.job_output_limit, discard: run.discard_output, log };
-        link.send(&Request::Spawn { job, process, output }, Some(stdin)).context(action)?;
-        Ok(job)
+        let request = Request::Spawn { job, process, output };
+        let copy = stdin.try_clone().context(action)?;
+        link.send(&request, Some(stdin)).context(action)?;
+        Ok((job, request, copy))
     }
 
     /// Sends a request that has no descriptor; a socket that is gone is noticed where it is read.
@@ -206,16 +255,20 @@ impl Actor {
         }
     }
 
-    fn hear(&mut self, event: Event) {
+    pub(crate) fn hear(&mut self, event: Event) {
         match event {
             Event::Spawned { job } => self.job_started(job),
             Event::SpawnFailed { job, step, errno } => self.job_refused(job, step, errno),
             Event::Output { job, stdout, stderr } => {
+                self.job_is_known(job);
                 if let Some(job) = self.shared.jobs.get(job) {
                     job.grow(stdout, stderr);
                 }
             }
-            Event::Ended { job, exit } => self.job_ended(job, exit),
+            Event::Ended { job, exit } => {
+                self.job_is_known(job);
+                self.job_ended(job, exit);
+            }
             Event::CopyProgress { copy, totals } => self.copy_progressed(copy, totals),
             Event::CopyEnded { copy, totals, failure } => self.copy_ended(copy, totals, failure),
             Event::Idle => self.became_idle(),
@@ -228,7 +281,8 @@ impl Actor {
 
     fn job_started(&mut self, id: u32) {
         let Some(starting) = self.starting.remove(&id) else {
-            tracing::warn!(container = %self.shared.id, job = id, "iomux started a job that nobody asked for");
+            // The daemon before asked for it, or it is told once more by an iomux that took over.
+            tracing::debug!(container = %self.shared.id, job = id, "iomux tells of a job");
             return;
         };
         tracing::debug!(container = %self.shared.id, job = id, user = starting.user, "job started");
@@ -236,15 +290,50 @@ impl Actor {
         drop(starting.reply.send(Ok(self.shared.jobs.add(id))));
     }
 
+    /// An iomux that took over knows a job of which the one before could not say that it had started.
+    fn job_is_known(&mut self, id: u32) {
+        if self.starting.contains_key(&id) {
+            self.job_started(id);
+        }
+    }
+
+    /// Asks again for jobs that an iomux which has died was asked for, and that the next does not know: they were never
+    /// started. One that each iomux dies of is given up.
+    pub(crate) fn start_again(&mut self) {
+        for (job, mut starting) in std::mem::take(&mut self.starting) {
+            starting.asked += 1;
+            let stdin = starting.stdin.try_clone();
+            let sent = match (&mut self.link, stdin) {
+                _ if starting.asked > MAX_ASKED => Err(io::Error::other("its supervisor has died each time")),
+                (Some(link), Ok(stdin)) => link.send(&starting.request, Some(stdin)),
+                (None, _) => Err(io::ErrorKind::BrokenPipe.into()),
+                (_, Err(error)) => Err(error),
+            };
+            match sent {
+                Ok(()) => drop(self.starting.insert(job, starting)),
+                Err(source) => {
+                    let action = format!("starting {SHELL} as {}", starting.user);
+                    drop(starting.reply.send(Err(Error::Failed { action, source })));
+                }
+            }
+        }
+    }
+
     fn job_refused(&mut self, id: u32, step: Step, errno: i32) {
-        let Some(starting) = self.starting.remove(&id) else { return };
+        let Some(starting) = self.starting.remove(&id) else {
+            // The daemon before asked for it: its directory was there, and is gone.
+            self.shared.jobs.end(id, Exit { cause: ExitCause::InitDied, stdout: 0, stderr: 0 });
+            self.shared.jobs.forget(id);
+            return;
+        };
         let action = format!("starting {SHELL} as {}: {}", starting.user, words(step));
         drop(starting.reply.send(Err(Error::Failed { action, source: io::Error::from_raw_os_error(errno) })));
     }
 
     fn job_ended(&mut self, id: u32, exit: Exit) {
         let Some(job) = self.shared.jobs.get(id) else {
-            tracing::warn!(container = %self.shared.id, job = id, "iomux ended a job that nobody knows");
+            // It was delivered, and its files are being removed.
+            tracing::debug!(container = %self.shared.id, job = id, "iomux ended a job that nobody knows");
             return;
         };
         let ended_before = job.now().end.is_some();
@@ -253,7 +342,8 @@ impl Actor {
             return;
         }
         if exit.cause == ExitCause::OutputLimit {
-            self.shared.add_event("command exceeded maximum output");
+            self.shared.account_excess(id);
+            self.save_later();
         }
         if let ExitCause::OutputFailed(errno) = exit.cause {
             let error = io::Error::from_raw_os_error(errno);
@@ -271,6 +361,7 @@ impl Actor {
         if self.ending.is_none() {
             self.died("init died");
             self.shared.set_state(State::Stopped);
+            self.save_later();
         }
         self.stop_ended(Ok(()));
         self.end_after_gone();
@@ -279,15 +370,16 @@ impl Actor {
     /// Goes on without iomux: nothing that happens inside can be known any more, so nothing may run inside.
     pub(crate) fn lose(&mut self, lost: &Lost) {
         self.link = None;
+        self.shared.jobs.measure();
         self.end_jobs();
         self.end_copies();
         if self.ending.is_none() {
             tracing::error!(container = %self.shared.id, error = %lost, "lost iomux");
             self.died("supervisor died");
             self.shared.set_state(State::Stopped);
-            if let Some(child) = &mut self.child {
-                // It may have ended by itself.
-                let _ = child.start_kill();
+            self.save_later();
+            if let Some(process) = &mut self.process {
+                process.kill();
             }
             self.kill_processes();
         }
@@ -326,17 +418,25 @@ impl Actor {
         });
     }
 
+    /// The link has ended: with iomux, if nothing was wrong before.
+    fn hear_no_more(&mut self, lost: &Lost) {
+        match lost {
+            Lost::Closed if self.can_be_replaced() => self.replace_supervisor(),
+            lost => self.lose(lost),
+        }
+    }
+
     fn supervisor_exited(&mut self) {
-        self.child = None;
+        self.process = None;
         // What it said before is still to be heard; its socket may be held open by somebody else.
         while let Some(event) = self.link.as_mut().and_then(Link::next_now) {
             match event {
                 Ok(event) => self.hear(event),
-                Err(lost) => self.lose(&lost),
+                Err(lost) => self.hear_no_more(&lost),
             }
         }
         if self.link.is_some() {
-            self.lose(&Lost::Closed);
+            self.hear_no_more(&Lost::Closed);
         }
         self.end_after_exit();
     }
@@ -349,10 +449,16 @@ async fn next_event(link: Option<&mut Link>) -> Result<Event, Lost> {
     }
 }
 
-async fn exit(child: Option<&mut Child>) {
-    match child {
-        // A status that cannot be had is an end, too.
-        Some(child) => drop(child.wait().await),
+async fn exit(process: Option<&mut Process>) {
+    match process {
+        Some(process) => process.end().await,
+        None => pending().await,
+    }
+}
+
+async fn taken_over(take_over: Option<&mut TakeOver>) -> Result<Supervisor, Error> {
+    match take_over {
+        Some(task) => task.await.map_err(io::Error::other).context(|| "replacing iomux".to_owned())?,
         None => pending().await,
     }
 }

@@ -9,7 +9,9 @@ pub(crate) mod hierarchy;
 mod kill;
 pub(crate) mod memory;
 pub(crate) mod oom;
+mod pressure;
 mod stat;
+mod throttle;
 pub(crate) mod victim;
 
 use std::fs::{self, File, OpenOptions};
@@ -24,11 +26,13 @@ use warden_init::spec::Cgroup;
 use crate::cgroup::hierarchy::{Hierarchy, Version};
 use crate::cgroup::oom::Watch;
 use crate::cgroup::victim::Victim;
+use crate::device::Device;
 use crate::error::{Context, Error};
 use crate::id::Id;
-use crate::info::{CpuStat, MemoryStat};
+use crate::info::{CpuStat, MemoryStat, PressureStat};
 use crate::limits::no_controller;
 use crate::request::Cpu;
+use crate::settings::IoLimits;
 
 /// How a container's directory is named below the parent.
 const PREFIX: &str = "instance-";
@@ -118,6 +122,27 @@ impl Cgroups {
         stat::cpu(hierarchy.version, &self.directory(hierarchy, id))
     }
 
+    /// Reads how long the tasks of one container have waited, where the kernel measures it.
+    pub(crate) fn pressure(&self, id: Id) -> Option<PressureStat> {
+        let unified = self.hierarchies.iter().find(|hierarchy| hierarchy.version == Version::V2)?;
+        pressure::read(&self.directory(unified, id))
+    }
+
+    /// Whether reading and writing of devices can be limited.
+    pub(crate) fn limits_io(&self) -> bool {
+        let parent = |hierarchy: &Hierarchy| hierarchy.mount.join(&self.parent);
+        self.with("blkio")
+            .or_else(|| self.with("io"))
+            .is_some_and(|hierarchy| throttle::is_there(hierarchy.version, &parent(hierarchy)))
+    }
+
+    /// Limits what one container reads from a device and writes to it.
+    pub(crate) fn limit_io(&self, id: Id, device: Device, limits: &IoLimits) -> Result<(), Error> {
+        let Some(hierarchy) = self.with("blkio").or_else(|| self.with("io")) else { return Ok(()) };
+        throttle::limit(hierarchy.version, &self.directory(hierarchy, id), device, limits)
+            .context(|| format!("limiting reading and writing of device {device}"))
+    }
+
     /// Reads the limit of one container's memory, bytes.
     pub(crate) fn memory_limit(&self, id: Id) -> io::Result<u64> {
         let (version, directory) = self.controlled(id, "memory")?;
@@ -134,6 +159,13 @@ impl Cgroups {
     pub(crate) fn watch_memory(&self, id: Id) -> io::Result<Watch> {
         let (version, directory) = self.controlled(id, "memory")?;
         Watch::new(version, &directory)
+    }
+
+    /// How often one container's processes were killed because its memory had run out.
+    pub(crate) fn out_of_memory(&self, id: Id) -> u64 {
+        let counted =
+            self.controlled(id, "memory").and_then(|(version, directory)| oom::kills(version, &directory));
+        counted.unwrap_or(0)
     }
 
     /// The most memory that one container has used at a time, bytes.

@@ -1,15 +1,17 @@
 //! One container, as its clients' requests see it.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
 use warden_copy::Totals;
 use warden_init::byte_string::ByteString;
-use warden_iomux::message::CopyOrder;
+use warden_init::spec::IdRange;
+use warden_iomux::message::{CopyOrder, ExitCause};
 
 use crate::actor::{Actor, Command};
 use crate::admission::{Operation, admit};
@@ -25,6 +27,7 @@ use crate::limits::{self, ContainerLimits};
 use crate::machine::Machine;
 use crate::owner;
 use crate::pool::lock;
+use crate::recovery::{Adoption, Survivor};
 use crate::registry::Registry;
 use crate::request::{self, Bandwidth, Copy, Cpu, Direction, NetIn, NetOut, Run, Stop};
 use crate::settings::Addresses;
@@ -57,7 +60,23 @@ pub(crate) struct Shared {
     pub(crate) limits: ContainerLimits,
     /// How many copies were begun: the next one's number.
     copies: AtomicU32,
-    addresses: Addresses,
+    /// Its grace time.
+    pub(crate) grace: Option<Duration>,
+    pub(crate) addresses: Addresses,
+    /// The inside id of vcap.
+    pub(crate) user: u32,
+    pub(crate) ids: Option<IdRange>,
+    /// Whether its jobs are being ended.
+    pub(crate) stopping: AtomicBool,
+    /// How often its memory had run out when that was last told, or when it was first watched.
+    pub(crate) out_of_memory: AtomicU64,
+    /// Jobs whose excess of output was told, with their status.
+    pub(crate) accounted: Mutex<BTreeMap<u32, u32>>,
+    /// Changes since its beginning of what its snapshot tells; and those that are on the disk.
+    pub(crate) changes: AtomicU64,
+    pub(crate) saved: AtomicU64,
+    /// Held by who writes it.
+    pub(crate) saving: Mutex<()>,
     leases: Mutex<Option<Leases>>,
     status: Mutex<Status>,
     /// Held while what an actor left is cleared without it.
@@ -81,11 +100,50 @@ impl Shared {
         machine: Arc<Machine>,
         registry: &Arc<Registry>,
         leases: Leases,
+        grace: Option<Duration>,
     ) -> Arc<Self> {
+        Arc::new(Self::of(id, handle, machine, registry, leases, grace))
+    }
+
+    /// Describes a container that an earlier daemon has made.
+    pub(crate) fn recovered(
+        machine: Arc<Machine>,
+        registry: &Arc<Registry>,
+        survivor: Survivor,
+    ) -> Arc<Self> {
+        let Survivor { snapshot, leases } = survivor;
+        let grace = snapshot.grace_time.map(Duration::from_secs);
+        let shared = Self::of(snapshot.id, snapshot.handle, machine, registry, leases, grace);
+        let ended = snapshot.jobs.into_iter().filter_map(|(job, status)| Some((job, status?)));
+        Arc::new(Self {
+            limits: ContainerLimits::recovered(snapshot.limits),
+            stopping: AtomicBool::new(snapshot.stopping),
+            out_of_memory: AtomicU64::new(snapshot.out_of_memory),
+            accounted: Mutex::new(ended.collect()),
+            // It is on the disk.
+            changes: AtomicU64::new(0),
+            status: Mutex::new(Status {
+                state: snapshot.state,
+                events: snapshot.events,
+                obituary: None,
+                gone: false,
+            }),
+            ..shared
+        })
+    }
+
+    fn of(
+        id: Id,
+        handle: Vec<u8>,
+        machine: Arc<Machine>,
+        registry: &Arc<Registry>,
+        leases: Leases,
+        grace: Option<Duration>,
+    ) -> Self {
         let path = machine.depot.directory(id);
         let settings = &machine.settings;
         let limits = Limits { count: settings.max_finished_jobs, bytes: settings.max_finished_bytes };
-        Arc::new(Self {
+        Self {
             id,
             handle,
             jobs: Jobs::new(path.join("jobs"), limits),
@@ -94,7 +152,16 @@ impl Shared {
             limits: ContainerLimits::default(),
             copies: AtomicU32::new(0),
             registry: Arc::downgrade(registry),
+            grace,
             addresses: leases.addresses,
+            user: leases.user,
+            ids: leases.ids,
+            stopping: AtomicBool::new(false),
+            out_of_memory: AtomicU64::new(0),
+            accounted: Mutex::default(),
+            changes: AtomicU64::new(1),
+            saved: AtomicU64::new(0),
+            saving: Mutex::default(),
             leases: Mutex::new(Some(leases)),
             status: Mutex::new(Status {
                 state: State::Born,
@@ -103,7 +170,7 @@ impl Shared {
                 gone: false,
             }),
             clearing: tokio::sync::Mutex::new(()),
-        })
+        }
     }
 
     pub(crate) fn state(&self) -> State {
@@ -112,11 +179,41 @@ impl Shared {
 
     pub(crate) fn set_state(&self, state: State) {
         lock(&self.status).state = state;
+        self.changed();
+    }
+
+    pub(crate) fn state_and_events(&self) -> (State, Vec<String>) {
+        let status = lock(&self.status);
+        (status.state, status.events.clone())
+    }
+
+    /// Takes what it holds of the pools away: it gives nothing back then.
+    pub(crate) fn take_leases(&self) -> Option<Leases> {
+        lock(&self.leases).take()
     }
 
     /// Adds something that clients show to their users.
     pub(crate) fn add_event(&self, text: &str) {
         lock(&self.status).events.push(text.to_owned());
+        self.changed();
+    }
+
+    /// Tells that a job has written too much, once for each.
+    pub(crate) fn account_excess(&self, job: u32) {
+        let status = ExitCause::OutputLimit.status();
+        if lock(&self.accounted).insert(job, status).is_none() {
+            self.add_event("command exceeded maximum output");
+        }
+    }
+
+    /// Notes how often its memory has run out; whether that is more often than it was told. Blocks.
+    pub(crate) fn account_memory(&self) -> bool {
+        let count = self.machine.cgroups.out_of_memory(self.id);
+        let before = self.out_of_memory.swap(count, Ordering::SeqCst);
+        if before != count {
+            self.changed();
+        }
+        count > before
     }
 
     /// Admits an operation, or refuses it.
@@ -144,7 +241,7 @@ impl Shared {
         drop(lock(&self.leases).take());
     }
 
-    fn is_gone(&self) -> bool {
+    pub(crate) fn is_gone(&self) -> bool {
         lock(&self.status).gone
     }
 
@@ -156,10 +253,7 @@ impl Shared {
     }
 
     fn look(&self) -> Info {
-        let (state, events) = {
-            let status = lock(&self.status);
-            (status.state, status.events.clone())
-        };
+        let (state, events) = self.state_and_events();
         Info {
             state,
             events,
@@ -169,6 +263,7 @@ impl Shared {
             memory: self.machine.cgroups.memory(self.id),
             cpu: self.machine.cgroups.cpu(self.id),
             disk: self.machine.depot.disk_stat(self.id),
+            pressure: self.machine.cgroups.pressure(self.id),
             bandwidth: BandwidthStat::default(),
             jobs: self.jobs.running(),
         }
@@ -179,8 +274,14 @@ impl Container {
     /// Gives a container that stands to its actor: it is active.
     pub(crate) fn launch(shared: Arc<Shared>, supervisor: Supervisor) -> Arc<Self> {
         let (inbox, commands) = mpsc::channel(INBOX);
-        shared.set_state(State::Active);
         tokio::spawn(Actor::new(Arc::clone(&shared), supervisor, commands).run());
+        Arc::new(Self { shared, inbox })
+    }
+
+    /// Gives a container that an earlier daemon has made to an actor.
+    pub(crate) fn adopt(shared: Arc<Shared>, adoption: Adoption) -> Arc<Self> {
+        let (inbox, commands) = mpsc::channel(INBOX);
+        tokio::spawn(Actor::adopt(Arc::clone(&shared), adoption, commands).run());
         Arc::new(Self { shared, inbox })
     }
 
@@ -203,16 +304,20 @@ impl Container {
     /// Tells its state (active or stopped containers only).
     pub async fn info(&self) -> Result<Info, Error> {
         admit(self.shared.state(), Operation::Info)?;
-        Ok(self.look().await)
+        let info = self.look().await;
+        self.shared.settle().await;
+        Ok(info)
     }
 
     /// Tells its state whatever it is: the last one known when it is gone, or going.
     pub async fn last_info(&self) -> Info {
         let obituary = lock(&self.shared.status).obituary.clone();
-        match obituary {
+        let info = match obituary {
             Some(info) => info,
             None => self.look().await,
-        }
+        };
+        self.shared.settle().await;
+        info
     }
 
     /// Looks at all of it; the kernel may let who asks for its limits of bandwidth wait.
@@ -303,14 +408,25 @@ impl Container {
     pub async fn net_in(&self, request: NetIn) -> Result<(u16, u16), Error> {
         self.shared.admit(Operation::NetIn)?;
         let shared = Arc::clone(&self.shared);
-        blocking(move || shared.machine.network.net_in(shared.id, request)).await
+        blocking(move || {
+            let ports = shared.machine.network.net_in(shared.id, request)?;
+            shared.changed();
+            shared.save()?;
+            Ok(ports)
+        })
+        .await
     }
 
     /// Lets it reach something more.
     pub async fn net_out(&self, request: NetOut) -> Result<(), Error> {
         self.shared.admit(Operation::NetOut)?;
         let shared = Arc::clone(&self.shared);
-        blocking(move || shared.machine.network.net_out(shared.id, &request)).await
+        blocking(move || {
+            shared.machine.network.net_out(shared.id, &request)?;
+            shared.changed();
+            shared.save()
+        })
+        .await
     }
 
     /// Ends all its jobs; answers when none runs any more, or at once when that is asked for.
@@ -360,6 +476,7 @@ impl Container {
         }
         self.shared.write_obituary();
         self.shared.jobs.keep_files_of_held();
+        self.shared.jobs.measure();
         self.shared.jobs.end_all();
         let shared = Arc::clone(&self.shared);
         blocking(move || shared.machine.teardown(shared.id)).await?;

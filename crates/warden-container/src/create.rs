@@ -14,7 +14,7 @@ use crate::plan::Plan;
 use crate::references::ConnectionId;
 use crate::registry::{Registry, Reservation};
 use crate::request::Create;
-use crate::settings::Addresses;
+use crate::state::State;
 use crate::supervisor::Supervisor;
 
 /// The most bytes of a handle in a log line.
@@ -52,18 +52,19 @@ impl Creation {
             }
             Err(error) => Err(error),
         };
-        let connected = match built {
-            Ok(supervisor) => connect(&self.machine, self.id, leases.addresses, supervisor).await,
-            Err(error) => Err(error),
-        };
-        let supervisor = match connected {
+        let supervisor = match built {
             Ok(supervisor) => supervisor,
-            Err(error) => return Err(undo(self.machine, self.id, leases, error).await),
+            Err(error) => return Err(undo(self.machine, self.id, Some(leases), error).await),
         };
         let handle = self.reservation.handle().to_vec();
         let shown = handle.get(..HANDLE_SHOWN).unwrap_or(&handle).escape_ascii().to_string();
         let addresses = leases.addresses;
-        let shared = Shared::new(self.id, handle.clone(), self.machine, &self.registry, leases);
+        let machine = Arc::clone(&self.machine);
+        let shared = Shared::new(self.id, handle.clone(), machine, &self.registry, leases, grace);
+        let supervisor = match connect(&shared, supervisor).await {
+            Ok(supervisor) => supervisor,
+            Err(error) => return Err(undo(self.machine, self.id, shared.take_leases(), error).await),
+        };
         self.reservation.fill(Container::launch(shared, supervisor), grace, self.by);
         tracing::info!(container = %self.id, handle = shown, address = %addresses.container, "created");
         Ok(handle)
@@ -95,38 +96,44 @@ fn prepare(machine: &Machine, id: Id, leases: &Leases, request: &Create) -> Resu
     }
     .spec()?;
     machine.cgroups.create(id, machine.settings.allow_nested_warden, machine.settings.max_tasks)?;
+    if let Some(device) = machine.io_device {
+        machine.cgroups.limit_io(id, device, &machine.settings.io_limits)?;
+    }
     machine.depot.create(id, leases.ids.map_or(0, |ids| ids.host_start))?;
     machine.depot.write_spec(id, &spec)?;
     Ok(())
 }
 
-/// Connects a container that stands to the host's network; one that cannot be connected is ended.
-async fn connect(
-    machine: &Arc<Machine>,
-    id: Id,
-    addresses: Addresses,
-    mut supervisor: Supervisor,
-) -> Result<Supervisor, Error> {
-    let (init, parent) = (supervisor.init, supervisor.child.id().unwrap_or_default());
-    let machine = Arc::clone(machine);
-    let attach = move || machine.network.attach(id, addresses, &Namespace::of(init, parent)?);
+/// Connects a container that stands to the host's network, and writes down for the next daemon that there is one; where
+/// that fails it is ended.
+async fn connect(shared: &Arc<Shared>, mut supervisor: Supervisor) -> Result<Supervisor, Error> {
+    let (init, parent) = (supervisor.init, supervisor.process.id());
+    let shared = Arc::clone(shared);
+    let attach = move || {
+        let network = &shared.machine.network;
+        network.attach(shared.id, shared.addresses, &Namespace::of(init, parent)?)?;
+        shared.set_state(State::Active);
+        shared.save()
+    };
     match blocking(attach).await {
         Ok(()) => Ok(supervisor),
         Err(error) => {
             // It may have ended by itself; what it leaves is killed with the other steps.
-            let _ = supervisor.child.start_kill();
-            let _ = supervisor.child.wait().await;
+            supervisor.process.kill();
+            supervisor.process.end().await;
             Err(error)
         }
     }
 }
 
 /// Undoes all steps and returns the error that made it necessary; what cannot be ended keeps its leases.
-async fn undo(machine: Arc<Machine>, id: Id, leases: Leases, error: Error) -> Error {
+async fn undo(machine: Arc<Machine>, id: Id, leases: Option<Leases>, error: Error) -> Error {
     tracing::debug!(container = %id, %error, "undoing a creation");
     if let Err(undoing) = blocking(move || machine.teardown(id)).await {
         tracing::error!(container = %id, error = %undoing, "a container that was not made is still there");
-        leases.quarantine();
+        if let Some(leases) = leases {
+            leases.quarantine();
+        }
     }
     error
 }

@@ -75,6 +75,11 @@ impl Actor {
         }
     }
 
+    /// Whether another iomux would be of use: the container is not being killed.
+    pub(crate) fn can_be_replaced(&self) -> bool {
+        matches!(self.ending, None | Some(Ending { phase: Phase::Stopping, .. }))
+    }
+
     /// Goes on when the jobs have ended, or will not.
     pub(crate) fn end_after_stop(&mut self) {
         if matches!(self.ending, Some(Ending { phase: Phase::Stopping, .. })) {
@@ -118,6 +123,7 @@ impl Actor {
             Err(error) => {
                 tracing::error!(container = %self.shared.id, %error, "destroying failed");
                 self.shared.set_state(State::Stopped);
+                self.save_later();
             }
         }
         for waiter in self.ending.take().map(|ending| ending.waiters).unwrap_or_default() {
@@ -139,6 +145,10 @@ impl Actor {
     fn disconnect(&self) {
         let shared = Arc::clone(&self.shared);
         tokio::task::spawn_blocking(move || {
+            // A daemon that follows ends what was begun.
+            if let Err(error) = shared.save() {
+                tracing::warn!(container = %shared.id, %error, "that it is being destroyed was not written down");
+            }
             if let Err(error) = shared.machine.network.detach(shared.id) {
                 tracing::warn!(container = %shared.id, %error, "disconnecting failed at first");
             }
@@ -148,15 +158,14 @@ impl Actor {
     fn kill_supervisor(&mut self) {
         tracing::error!(container = %self.shared.id, "iomux did not kill its container in time");
         self.link = None;
-        if let Some(child) = &mut self.child {
-            // It may have ended by itself.
-            let _ = child.start_kill();
+        if let Some(process) = &mut self.process {
+            process.kill();
         }
         self.lose(&crate::link::Lost::Closed);
     }
 
     fn reap(&mut self) {
-        if self.child.is_none() {
+        if self.process.is_none() {
             return self.clear();
         }
         self.enter(Phase::Reaping(Instant::now() + REAP_TIME));

@@ -10,6 +10,7 @@ use crate::create::Creation;
 use crate::error::{Context, Error, blocking};
 use crate::machine::Machine;
 use crate::pressure;
+use crate::recovery;
 use crate::references::ConnectionId;
 use crate::registry::Registry;
 use crate::request::Create;
@@ -33,10 +34,13 @@ impl Drop for Inner {
 }
 
 impl Host {
-    /// Examines the machine, prepares depot, image and cgroups, and removes what an earlier daemon left.
+    /// Examines the machine, prepares depot, image and cgroups, takes over the containers of an earlier daemon, and removes
+    /// what else that left.
     pub async fn start(settings: Settings) -> Result<Self, Error> {
-        let machine = Arc::new(blocking(move || Machine::prepare(settings)).await?);
+        let (machine, survivors) = blocking(move || Machine::prepare(settings)).await?;
+        let machine = Arc::new(machine);
         let registry = Arc::new(Registry::default());
+        recovery::adopt(&machine, &registry, survivors).await;
         let grace_times = tokio::spawn(Arc::clone(&registry).keep_grace_times()).abort_handle();
         Ok(Self(Arc::new(Inner { machine, registry, grace_times })))
     }

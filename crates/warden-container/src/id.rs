@@ -31,6 +31,12 @@ impl Id {
         id.iter().all(|digit| DIGITS.contains(digit)).then_some(Self(id))
     }
 
+    /// The number that it is.
+    fn number(self) -> u64 {
+        let digit = |digit: &u8| DIGITS.iter().position(|known| known == digit).unwrap_or_default() as u64;
+        self.0.iter().fold(0, |number, character| number << 5 | digit(character))
+    }
+
     /// Its text.
     pub fn as_str(&self) -> &str {
         std::str::from_utf8(&self.0).unwrap_or_default()
@@ -70,6 +76,17 @@ impl Ids {
         })
     }
 
+    /// Hands out none up to this one: it was used, and the clock may have been set back since.
+    pub(crate) fn pass(&self, used: Id) {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_micros() as u64;
+        let mut next = lock(&self.next);
+        // Of the clock's number an id keeps 55 bits.
+        let number = next.unwrap_or(now);
+        let mask = (1 << 55) - 1;
+        let ahead = used.number().wrapping_sub(number & mask) & mask;
+        *next = Some(if ahead < 1 << 54 { number.wrapping_add(ahead + 1) } else { number });
+    }
+
     fn next_after(&self, first: impl FnOnce() -> u64) -> Id {
         let mut next = lock(&self.next);
         let number = next.unwrap_or_else(first);
@@ -103,6 +120,17 @@ mod tests {
         assert_eq!(ids.next_after(|| 1_000).as_str(), Id::of(1_000).as_str());
         assert_eq!(ids.next_after(|| 5_000), Id::of(1_001));
         assert!(Ids::default().next().as_str() > "0");
+    }
+
+    #[test]
+    fn an_id_that_was_used_is_passed() {
+        let ids = Ids::default();
+        let first = ids.next();
+        let used = Id::of(first.number() + 1_000_000_000);
+        ids.pass(used);
+        assert_eq!(ids.next(), Id::of(used.number() + 1));
+        ids.pass(first);
+        assert_eq!(ids.next(), Id::of(used.number() + 2), "it does not go back");
     }
 
     #[test]

@@ -3,9 +3,9 @@
 mod base;
 
 use std::collections::BTreeSet;
+use std::ffi::OsString;
 use std::fs::{self, File};
 use std::io;
-use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{FileType, Mode, OFlags, ResolveFlags};
@@ -87,24 +87,26 @@ fn check_shell(root: &Path) -> Result<(), String> {
 
 /// Removes generated images that no container of the depot uses, and that are not `current`; goes on past errors.
 pub(crate) fn remove_unused(depot: &Depot, current: &Lower) -> Result<(), Error> {
-    let used: BTreeSet<PathBuf> =
+    let used: BTreeSet<OsString> =
         depot.leftovers()?.into_iter().filter_map(|id| lower_of(depot, id)).collect();
     let images = depot.images();
     let entries = fs::read_dir(&images).context(|| format!("reading {}", images.display()))?;
     let unused =
-        entries.flatten().filter(|entry| entry.path() != current.path && !used.contains(&entry.path()));
+        entries.flatten().filter(|entry| entry.path() != current.path && !used.contains(&entry.file_name()));
     let removed =
         unused.filter_map(|entry| remove_entry(&images, &entry.file_name().to_string_lossy()).err());
     Error::join(removed.collect()).map_or(Ok(()), Err)
 }
 
-fn lower_of(depot: &Depot, id: Id) -> Option<PathBuf> {
+/// The name of the image that a container uses: the depot may have been moved since.
+fn lower_of(depot: &Depot, id: Id) -> Option<OsString> {
     let spec: Spec = serde_json::from_reader(File::open(depot.spec_path(id)).ok()?).ok()?;
-    Some(PathBuf::from(std::ffi::OsStr::from_bytes(&spec.root.lower.0)))
+    spec.root.lower.as_path().file_name().map(OsString::from)
 }
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::ffi::OsStrExt;
     use std::os::unix::fs::{PermissionsExt, symlink};
 
     use super::*;

@@ -24,6 +24,8 @@ pub struct Info {
     pub cpu: Option<CpuStat>,
     /// What it stores, where the depot's file system counts it.
     pub disk: Option<DiskStat>,
+    /// How long its tasks have waited for what they needed, where the kernel tells.
+    pub pressure: Option<PressureStat>,
     /// Its limits of bandwidth.
     pub bandwidth: BandwidthStat,
     /// Its running jobs.
@@ -104,4 +106,37 @@ impl Default for BandwidthStat {
         let none = u32::MAX.into();
         Self { in_rate: none, in_burst: none, out_rate: none, out_burst: none }
     }
+}
+
+/// How long the tasks of a container have waited, for each resource that the kernel measures.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct PressureStat {
+    /// For a processor.
+    pub cpu: Option<Pressure>,
+    /// For memory.
+    pub memory: Option<Pressure>,
+    /// For a disk.
+    pub io: Option<Pressure>,
+}
+
+/// The waiting for one resource.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Pressure {
+    /// Some task waited.
+    pub some: Option<Stall>,
+    /// All that had work to do waited.
+    pub full: Option<Stall>,
+}
+
+/// A part of the time.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Stall {
+    /// Of the last 10 seconds, in hundredths of a percent.
+    pub avg10: u64,
+    /// Of the last minute, in hundredths of a percent.
+    pub avg60: u64,
+    /// Of the last 5 minutes, in hundredths of a percent.
+    pub avg300: u64,
+    /// Since it was made, in microseconds.
+    pub total: u64,
 }

@@ -11,6 +11,9 @@ use warden_iomux::message::{Exit, ExitCause};
 
 use crate::jobs::Jobs;
 
+/// The file that says, in a job's directory, that it was delivered.
+pub(crate) const DELIVERED: &str = "delivered";
+
 /// A job that a client can link to. Its files stay until the last holder is gone.
 #[derive(Debug)]
 pub struct Job {
@@ -113,6 +116,19 @@ impl Job {
     /// Lets its files go when the last holder does.
     pub(crate) fn mark_forgotten(&self) {
         self.forgotten.store(true, Ordering::Relaxed);
+        // Files are removed later and one by one; a daemon that follows must not take what is left for a job.
+        match File::create(self.directory.join(DELIVERED)) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                tracing::warn!(directory = %self.directory.display(), %error, "a delivered job was not marked");
+            }
+            _ => {}
+        }
+    }
+
+    /// How long its files are.
+    pub(crate) fn lengths_on_disk(&self) -> [u64; 2] {
+        [Stream::Stdout, Stream::Stderr]
+            .map(|stream| fs::metadata(self.path(stream)).map_or(0, |found| found.len()))
     }
 
     /// Opens its files for the holders that read on when the directory is gone.

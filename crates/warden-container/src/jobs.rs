@@ -8,6 +8,7 @@ use warden_iomux::message::{Exit, ExitCause};
 
 use crate::job::Job;
 use crate::pool::lock;
+use crate::recovery::jobs::Found;
 
 /// The jobs of one container. Its actor adds and ends them; those who have answered a client forget them.
 #[derive(Debug)]
@@ -46,6 +47,32 @@ impl Jobs {
         let job = Arc::new(Job::new(id, self.directory.join(id.to_string()), self.itself.clone()));
         lock(&self.known).jobs.insert(id, Arc::clone(&job));
         job
+    }
+
+    /// Adds a job of an earlier daemon.
+    pub(crate) fn recover(&self, id: u32, found: &Found) {
+        let job = self.add(id);
+        match *found {
+            Found::Running { stdout, stderr } => job.grow(stdout, stderr),
+            Found::Ended(exit) => {
+                drop(job);
+                self.end(id, exit);
+            }
+        }
+    }
+
+    /// What is known of their ends, for the next daemon: a status for each that has ended.
+    pub(crate) fn ends(&self) -> BTreeMap<u32, Option<u32>> {
+        let known = lock(&self.known);
+        known.jobs.values().map(|job| (job.id(), job.now().end.map(ExitCause::status))).collect()
+    }
+
+    /// Reads how long the files of those that run are: nobody tells it any more.
+    pub(crate) fn measure(&self) {
+        for job in self.running().into_iter().filter_map(|id| self.get(id)) {
+            let [stdout, stderr] = job.lengths_on_disk();
+            job.grow(stdout, stderr);
+        }
     }
 
     /// Finds a job.

@@ -53,6 +53,18 @@ impl Pools {
         })
     }
 
+    /// Takes out of the pools what a container of an earlier daemon holds; what is not in a pool any more it keeps too.
+    pub(crate) fn adopt(&self, network: Ipv4Addr, user: u32, ids: Option<IdRange>) -> Leases {
+        let network_lease = index_in(self.network, network).and_then(|index| self.networks.lease_this(index));
+        let user_lease = user.checked_sub(self.first_user).and_then(|index| self.users.lease_this(index));
+        let ids_lease = ids.zip(self.ids.as_ref()).and_then(|(held, (range, pool))| {
+            let offset = held.host_start.checked_sub(range.host_start)?;
+            pool.lease_this(offset / IDS_PER_CONTAINER)
+        });
+        let addresses = addresses(Ipv4Net::new_assert(network, 30), 0);
+        Leases { addresses, user, ids, held: [network_lease, user_lease, ids_lease] }
+    }
+
     fn lease_network(&self, text: &[u8]) -> Result<Lease, Error> {
         let asked = mask(parse_address(text));
         let taken = || Error::NetworkTaken(asked.to_string());
@@ -193,6 +205,23 @@ mod tests {
         {
             assert_eq!(networks_in(network.parse().unwrap()), count, "{network}");
         }
+    }
+
+    #[test]
+    fn what_an_earlier_daemon_gave_out_is_not_given_out_again() {
+        let pools = pools("10.254.0.0/24", 8, Some(4));
+        let ids = Some(IdRange { host_start: 589_824, count: 65_536 });
+        let adopted = pools.adopt(Ipv4Addr::new(10, 254, 0, 4), 10_001, ids);
+        assert_eq!(adopted.addresses, addresses("10.254.0.0/24".parse().unwrap(), 1));
+        assert_eq!((adopted.user, adopted.ids), (10_001, ids));
+        let others = [pools.lease(None).unwrap(), pools.lease(None).unwrap()];
+        assert_eq!(others[1].addresses.network.to_string(), "10.254.0.8/30");
+        assert_eq!((others[0].user, others[1].user), (10_000, 10_002));
+        assert_eq!(others[1].ids.unwrap().host_start, 655_360);
+        drop(adopted);
+        assert!(pools.lease(Some(b"10.254.0.5")).is_ok());
+        let elsewhere = pools.adopt(Ipv4Addr::new(192, 168, 0, 8), 5, None);
+        assert_eq!(elsewhere.addresses.container, Ipv4Addr::new(192, 168, 0, 10));
     }
 
     #[test]

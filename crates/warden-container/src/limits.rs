@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 
 use crate::actor::Command;
+use crate::cgroup::oom::Watch;
 use crate::cgroup::{cpu, memory};
 use crate::container::Shared;
 use crate::disk;
@@ -22,8 +23,6 @@ pub(crate) struct Requested {
     pub(crate) memory: Option<u64>,
     /// Of the processors.
     pub(crate) cpu: Cpu,
-    /// What is stored; the depot's file system keeps it, too.
-    pub(crate) disk: Option<disk::Limits>,
     /// Into it and out of it.
     pub(crate) bandwidth: Option<Bandwidth>,
 }
@@ -40,6 +39,11 @@ impl ContainerLimits {
     /// What clients have asked for so far.
     pub(crate) fn requested(&self) -> Requested {
         *lock(&self.requested)
+    }
+
+    /// The limits of a container that is taken over, as its snapshot has them.
+    pub(crate) fn recovered(requested: Requested) -> Self {
+        Self { turn: Mutex::new(requested.memory.is_some()), requested: Mutex::new(requested) }
     }
 
     fn take_turn(&self) -> MutexGuard<'_, bool> {
@@ -70,7 +74,12 @@ pub(crate) async fn memory(
                 // An actor that has ended has nothing left that could run out of memory.
                 *watched = inbox.blocking_send(Command::Watch { watch }).is_ok();
             }
-            lock(&shared.limits.requested).memory = Some(bytes);
+            if lock(&shared.limits.requested).memory.replace(bytes).is_none() {
+                // Of what happened before nobody is to be told later.
+                shared.account_memory();
+            }
+            shared.changed();
+            shared.save()?;
         }
         cgroups.memory_limit(shared.id).context(|| "Failed getting memory limit".to_owned())
     })
@@ -94,6 +103,10 @@ pub(crate) async fn cpu(shared: Arc<Shared>, asked: Cpu) -> Result<Cpu, Error> {
             .context(|| "Failed setting cpu shares".to_owned())?;
         let requested = Cpu { shares: asked.shares.or(before.shares), quota: asked.quota.or(before.quota) };
         lock(&shared.limits.requested).cpu = requested;
+        if asked != Cpu::default() {
+            shared.changed();
+            shared.save()?;
+        }
         cgroups
             .cpu_limits(shared.id, requested.shares.map(cpu::nearest_shares))
             .context(|| "Failed getting cpu shares".to_owned())
@@ -105,13 +118,36 @@ pub(crate) async fn cpu(shared: Arc<Shared>, asked: Cpu) -> Result<Cpu, Error> {
 pub(crate) async fn disk(shared: Arc<Shared>, asked: request::Disk) -> Result<Option<disk::Limits>, Error> {
     blocking(move || {
         let _turn = shared.limits.take_turn();
-        let kept = shared.machine.depot.limit_disk(shared.id, &asked)?;
-        if asked != request::Disk::default() {
-            lock(&shared.limits.requested).disk = kept;
-        }
-        Ok(kept)
+        // The depot's file system keeps the limits as long as the container's directory is there: no record of ours could
+        // be as true.
+        shared.machine.depot.limit_disk(shared.id, &asked)
     })
     .await
+}
+
+/// Sets in the kernel what a container's snapshot says, whatever an earlier daemon was about to set when it ended; watches
+/// the memory first where it is limited.
+pub(crate) fn restore(shared: &Shared) -> Result<Option<Watch>, Error> {
+    let (cgroups, id) = (&shared.machine.cgroups, shared.id);
+    let Requested { memory, cpu, bandwidth } = shared.limits.requested();
+    let limit = memory.map(|bytes| memory::check(bytes, memory::of_machine()).unwrap_or(Some(bytes)));
+    let watch = memory.map(|_| cgroups.watch_memory(id)).transpose().context(setting_memory)?;
+    if let Err(error) = cgroups.limit_memory(id, limit.flatten())
+        && memory.is_some()
+    {
+        return Err(error).context(setting_memory);
+    }
+    let quota = cpu.quota.and_then(|quota| check_quota(quota).ok()).flatten();
+    let shares = cpu.shares.unwrap_or(cpu::DEFAULT_SHARES);
+    if let Err(error) = cgroups.limit_cpu(id, Some(cpu::nearest_shares(shares)), Some(quota), None)
+        && cpu != Cpu::default()
+    {
+        return Err(error).context(|| "Failed setting cpu shares".to_owned());
+    }
+    if let Some(limit) = bandwidth {
+        shared.machine.network.limit_bandwidth(id, bandwidth, limit)?;
+    }
+    Ok(watch)
 }
 
 fn check_quota(quota: u64) -> Result<Option<u64>, Error> {
@@ -130,7 +166,8 @@ pub(crate) async fn bandwidth(shared: Arc<Shared>, asked: Bandwidth) -> Result<(
         let before = shared.limits.requested().bandwidth;
         shared.machine.network.limit_bandwidth(shared.id, before, asked)?;
         lock(&shared.limits.requested).bandwidth = Some(asked);
-        Ok(())
+        shared.changed();
+        shared.save()
     })
     .await
 }

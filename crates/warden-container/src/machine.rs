@@ -9,13 +9,15 @@ use std::time::{Duration, Instant};
 
 use crate::cgroup::Cgroups;
 use crate::depot::{Depot, make_directory};
+use crate::device::Device;
 use crate::disk::image::DepotImage;
 use crate::error::{Context, Error};
 use crate::id::{Id, Ids};
 use crate::image::{self, Lower};
 use crate::leases::Pools;
 use crate::network::Network;
-use crate::settings::Settings;
+use crate::recovery::{self, Survey, Survivor};
+use crate::settings::{IoLimits, Settings};
 use crate::supervisor;
 
 /// How long the processes of a container may take to be gone, and its cgroups after them.
@@ -32,6 +34,8 @@ pub(crate) struct Machine {
     pub(crate) network: Network,
     pub(crate) pools: Pools,
     pub(crate) ids: Ids,
+    /// The device whose reading and writing is limited, where that is asked for and possible.
+    pub(crate) io_device: Option<Device>,
     /// The configured image.
     pub(crate) lower: Lower,
     /// Path of wshd, which no container can read.
@@ -43,8 +47,8 @@ pub(crate) struct Machine {
 }
 
 impl Machine {
-    /// Prepares depot, cgroups and image, and removes what an earlier daemon left.
-    pub(crate) fn prepare(settings: Settings) -> Result<Self, Error> {
+    /// Prepares depot, cgroups and image, and removes what an earlier daemon left; gives the containers to take over.
+    pub(crate) fn prepare(settings: Settings) -> Result<(Self, Vec<Survivor>), Error> {
         let image = settings.depot_image.as_ref();
         let image = image.map(|image| DepotImage::mount(image, &settings.depot)).transpose()?;
         let mut depot = Depot::open(&settings.depot)?;
@@ -53,33 +57,52 @@ impl Machine {
         examine_program(&supervisor)?;
         let init = protected_init(&settings.helpers.join("wshd"), &depot)?;
         let cgroups = Cgroups::prepare(&settings.cgroup_parent)?;
-        let leftovers = remove_leftovers(&depot, &cgroups)?;
-        // Until now the rules of an earlier daemon held for what it had left running.
-        let (network, _) = Network::prepare(&settings, Vec::new(), &leftovers)?;
+        let pools = Pools::new(&settings);
+        let ids = Ids::default();
+        let Survey { mut survivors, removed } = recovery::survey(&depot, &cgroups, &pools)?;
+        for id in removed.iter().copied().chain(survivors.iter().map(|survivor| survivor.snapshot.id)) {
+            ids.pass(id);
+        }
+        // Until now the rules of an earlier daemon held for what it had left running; from now on ours do.
+        let networks = survivors.iter().map(Survivor::network).collect();
+        let (network, refused) = Network::prepare(&settings, networks, &removed)?;
+        for (id, error) in refused {
+            tracing::error!(container = %id, %error, "a container is left alone: its rules cannot be made");
+            for survivor in survivors.extract_if(.., |survivor| survivor.snapshot.id == id) {
+                survivor.leases.quarantine();
+            }
+        }
         cgroups.share()?;
-        let lower = Lower::prepare(&settings.image, &depot, Ids::default().next())?;
+        let lower = Lower::prepare(&settings.image, &depot, ids.next())?;
         if let Err(error) = image::remove_unused(&depot, &lower) {
             tracing::warn!(%error, "old images were not removed");
         }
-        Ok(Self {
+        let machine = Self {
             network,
-            pools: Pools::new(&settings),
+            pools,
+            io_device: io_device(&settings, &cgroups),
             settings,
             depot,
             image,
             cgroups,
-            ids: Ids::default(),
+            ids,
             lower,
             init,
             supervisor,
             jobs: AtomicU32::new(1),
             closing: AtomicBool::new(false),
-        })
+        };
+        Ok((machine, survivors))
     }
 
     /// The next number of a job.
     pub(crate) fn next_job(&self) -> u32 {
         self.jobs.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// Gives out no number of a job up to this one.
+    pub(crate) fn pass_jobs(&self, used: u32) {
+        self.jobs.fetch_max(used.saturating_add(1), Ordering::Relaxed);
     }
 
     /// Ends what there is of a container and removes all it owns; from its id alone, as often as one likes.
@@ -106,7 +129,7 @@ impl Machine {
 }
 
 /// Creation backwards. What still runs keeps its directory: its address and ids must not be used again.
-fn teardown(depot: &Depot, cgroups: &Cgroups, id: Id) -> Result<(), Error> {
+pub(crate) fn teardown(depot: &Depot, cgroups: &Cgroups, id: Id) -> Result<(), Error> {
     let ended = [supervisor::end(&depot.spec_path(id)), cgroups.kill(id, Instant::now() + KILL_TIME)];
     let errors: Vec<Error> = ended.into_iter().filter_map(Result::err).collect();
     if let Some(error) = Error::join(errors) {
@@ -116,24 +139,22 @@ fn teardown(depot: &Depot, cgroups: &Cgroups, id: Id) -> Result<(), Error> {
     Error::join(removed.into_iter().filter_map(Result::err).collect()).map_or(Ok(()), Err)
 }
 
-/// Removes the containers of an earlier daemon, and what it could not remove itself; tells which there were.
-fn remove_leftovers(depot: &Depot, cgroups: &Cgroups) -> Result<Vec<Id>, Error> {
-    let mut ids = depot.leftovers()?;
-    ids.extend(cgroups.leftovers());
-    ids.sort_unstable();
-    ids.dedup();
-    for &id in &ids {
-        match teardown(depot, cgroups, id) {
-            Ok(()) => tracing::info!(container = %id, "removed a container that an earlier daemon left"),
-            Err(error) => {
-                tracing::error!(container = %id, %error, "an earlier daemon's container is still there")
-            }
+/// The device of the depot, if reading and writing it shall be limited; where that is impossible, the operator is told.
+fn io_device(settings: &Settings, cgroups: &Cgroups) -> Option<Device> {
+    if settings.io_limits == IoLimits::default() {
+        return None;
+    }
+    let without = |why: &str| tracing::warn!(why, "server.io_limits has no effect");
+    match Device::of(&settings.depot) {
+        Ok(Some(device)) if cgroups.limits_io() => {
+            tracing::info!(%device, "reading and writing of the depot's device is limited");
+            return Some(device);
         }
+        Ok(Some(_)) => without("no cgroup controller limits it"),
+        Ok(None) => without("the depot is on no block device"),
+        Err(error) => without(&format!("the depot's device is not known: {error}")),
     }
-    if let Err(error) = depot.empty_trash() {
-        tracing::warn!(%error, "the trash was not emptied");
-    }
-    Ok(ids)
+    None
 }
 
 fn examine_program(path: &Path) -> Result<u32, Error> {

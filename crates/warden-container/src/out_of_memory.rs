@@ -40,6 +40,7 @@ impl Actor {
         tokio::task::spawn_blocking(move || report(&shared));
         self.shared.set_state(State::Stopped);
         self.begin_stop(false, None);
+        self.save_later();
     }
 }
 

@@ -72,6 +72,14 @@ impl References {
         key
     }
 
+    /// Adds a container that an earlier daemon has made: its grace time begins.
+    pub(crate) fn adopt(&mut self, grace: Option<Duration>, now: Instant) -> Key {
+        let key = Key(self.count());
+        self.containers.insert(key, Referenced { grace, holders: HashSet::new(), deadline: None });
+        self.start_grace_unless_referenced(key, now);
+        key
+    }
+
     /// Notes that a connection has named a container.
     pub(crate) fn name(&mut self, key: Key, by: ConnectionId) {
         let Some(held) = self.connections.get_mut(&by) else { return };
@@ -156,6 +164,19 @@ mod tests {
         assert!(references.expired(now + GRACE - Duration::from_nanos(1)).is_empty());
         assert_eq!(references.expired(now + GRACE), [key]);
         assert!(references.expired(now + GRACE).is_empty(), "told once");
+    }
+
+    #[test]
+    fn the_grace_time_of_an_adopted_container_begins_until_somebody_connects() {
+        let mut references = References::default();
+        let now = Instant::now();
+        let key = references.adopt(Some(GRACE), now);
+        references.adopt(None, now);
+        assert_eq!(references.next_deadline(), Some(now + GRACE));
+        let visitor = references.open();
+        assert_eq!(references.next_deadline(), None);
+        references.close(visitor, now + GRACE);
+        assert_eq!(references.expired(now + GRACE * 2), [key]);
     }
 
     #[test]

@@ -123,8 +123,17 @@ impl Reservation {
 
     /// Gives the handle to a container that connection `by` has created.
     pub(crate) fn fill(self, container: Arc<Container>, grace: Option<Duration>, by: ConnectionId) {
+        self.enter(container, |references| references.add(grace, by, Instant::now()));
+    }
+
+    /// Gives the handle to a container that an earlier daemon has made.
+    pub(crate) fn fill_adopted(self, container: Arc<Container>, grace: Option<Duration>) {
+        self.enter(container, |references| references.adopt(grace, Instant::now()));
+    }
+
+    fn enter(self, container: Arc<Container>, reference: impl FnOnce(&mut References) -> Key) {
         let mut entries = lock(&self.registry.entries);
-        let key = entries.references.add(grace, by, Instant::now());
+        let key = reference(&mut entries.references);
         entries.handles.insert(self.handle.clone(), Some(key));
         entries.containers.insert(key, container);
         drop(entries);

@@ -42,6 +42,8 @@ pub struct Settings {
     pub max_running_jobs: usize,
     /// Processes and threads that one container may have at the same time.
     pub max_tasks: u64,
+    /// What one container may read from the depot's device, and write to it.
+    pub io_limits: IoLimits,
     /// When a new container is refused for want of memory.
     pub memory_thresholds: Thresholds,
     /// How long a copy may make no progress before it is given up.
@@ -71,6 +73,19 @@ pub struct DepotImage {
     pub path: PathBuf,
     /// Bytes of a new one.
     pub size: u64,
+}
+
+/// Limits of reading and writing a device, in each second; what is absent is not limited.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct IoLimits {
+    /// Bytes that are read.
+    pub read_bytes: Option<u64>,
+    /// Bytes that are written.
+    pub write_bytes: Option<u64>,
+    /// Reads.
+    pub read_operations: Option<u64>,
+    /// Writes.
+    pub write_operations: Option<u64>,
 }
 
 /// A root file system.
@@ -151,6 +166,7 @@ pub(crate) fn sample(depot: &std::path::Path) -> Settings {
         max_finished_bytes: 1 << 20,
         max_running_jobs: 10,
         max_tasks: 2048,
+        io_limits: IoLimits::default(),
         memory_thresholds: Thresholds { pressure: 100, available: 0 },
         copy_stall_time: Duration::from_secs(5),
         syslog_socket: PathBuf::from("/dev/log"),

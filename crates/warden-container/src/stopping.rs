@@ -1,5 +1,6 @@
 //! How the jobs of a container are ended: who waits for it, and what is sent when ([`crate::stop_plan`]).
 
+use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use warden_iomux::message::Request;
@@ -34,25 +35,27 @@ impl Actor {
         }
         self.shared.set_state(State::Stopped);
         if self.idle {
-            drop(reply.send(Ok(())));
+            self.answer_saved(reply, Ok(()));
             return;
         }
         if self.link.is_none() {
             drop(reply.send(Err(self.no_supervisor("stopping"))));
             return;
         }
-        let waiter = if stop.background {
-            drop(reply.send(Ok(())));
-            None
+        if stop.background {
+            self.begin_stop(stop.kill, None);
+            self.answer_saved(reply, Ok(()));
         } else {
-            Some(reply)
-        };
-        self.begin_stop(stop.kill, waiter);
+            self.begin_stop(stop.kill, Some(reply));
+            self.save_later();
+        }
     }
 
     /// Begins to end the jobs, or hurries who has begun.
     pub(crate) fn begin_stop(&mut self, kill: bool, waiter: Option<Reply<()>>) {
         let now = Instant::now();
+        self.shared.stopping.store(true, Ordering::SeqCst);
+        self.shared.changed();
         let stopping = self
             .stopping
             .get_or_insert_with(|| Stopping { plan: StopPlan::new(now, kill), waiters: Vec::new() });
@@ -86,8 +89,12 @@ impl Actor {
 
     /// Answers those who wait for the stop; a destruction goes on with or without its success.
     pub(crate) fn stop_ended(&mut self, outcome: Result<(), Error>) {
+        if outcome.is_ok() && self.shared.stopping.swap(false, Ordering::SeqCst) {
+            self.shared.changed();
+            self.save_later();
+        }
         for waiter in self.stopping.take().map(|stopping| stopping.waiters).unwrap_or_default() {
-            drop(waiter.send(outcome.as_ref().copied().map_err(Error::again)));
+            self.answer_saved(waiter, outcome.as_ref().copied().map_err(Error::again));
         }
         self.end_after_stop();
     }

@@ -1,5 +1,6 @@
-//! One container's iomux: how it is started, and how one that an earlier daemon left is ended.
+//! One container's iomux: how it is started, found again, replaced, and how one that an earlier daemon left is ended.
 
+use std::ffi::OsStr;
 use std::fs::{self, OpenOptions};
 use std::io;
 use std::os::fd::OwnedFd;
@@ -12,11 +13,12 @@ use std::time::Duration;
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::process::{Pid, PidfdFlags, Signal};
 use tokio::process::{Child, Command};
-use warden_iomux::message::{Event, Request, VERSION};
+use warden_iomux::message::{Event, Request, VERSION, VERSIONS};
 use warden_linux::socket::PacketSocket;
 
 use crate::error::{Context, Error};
 use crate::link::{Link, Lost};
+use crate::process::Process;
 
 /// How long building a container may take.
 const START_TIME: Duration = Duration::from_secs(30);
@@ -27,26 +29,61 @@ const END_TIME: Timespec = Timespec { tv_sec: 5, tv_nsec: 0 };
 #[derive(Debug)]
 pub(crate) struct Supervisor {
     pub(crate) link: Link,
-    pub(crate) child: Child,
-    /// The container's init, a child of iomux.
+    pub(crate) process: Process,
+    /// The container's init; 0 when it is dead.
     pub(crate) init: i32,
+    /// What it told of earlier events before it was ready.
+    pub(crate) told: Vec<Event>,
 }
 
 impl Supervisor {
     /// Starts `program` on the `spec.json` of a container's directory, and waits until the container stands.
     pub(crate) async fn start(program: &Path, spec: &Path) -> Result<Self, Error> {
+        Self::launch(program, &[], spec, "building the container").await
+    }
+
+    /// Starts `program` in the place of an iomux that has died, and waits until it has told what that one left.
+    pub(crate) async fn take_over(program: &Path, spec: &Path) -> Result<Self, Error> {
+        Self::launch(program, &["--adopt"], spec, "taking the container over").await
+    }
+
+    /// Finds the iomux of a container that an earlier daemon has made; none when it is dead.
+    pub(crate) async fn find(spec: &Path) -> Result<Option<Self>, Error> {
+        let path = spec.with_file_name("run").join("iomux.sock");
+        let socket = match PacketSocket::connect(&path) {
+            Err(error) if is_absence(&error) => return Ok(None),
+            connected => connected.context(|| format!("connecting to {}", path.display()))?,
+        };
+        let pid = socket.peer().context(|| format!("asking for the peer of {}", path.display()))?;
+        let process = Process::other(pid.unsigned_abs()).context(|| format!("watching iomux {pid}"));
+        let mut link = greet(socket)?;
+        match tokio::time::timeout(START_TIME, ready(&mut link)).await {
+            // It spoke after it was held: the number was its own.
+            Ok(Ok((init, told))) => Ok(Some(Self { link, process: process?, init, told })),
+            Ok(Err(Failure::Lost(Lost::Closed))) => Ok(None),
+            Ok(Err(Failure::Lost(lost))) => Err(lost).context(|| format!("asking iomux {pid}")),
+            Ok(Err(Failure::Refused(error))) => Err(error),
+            Err(_) => {
+                Err(Error::TimedOut { action: format!("asking iomux {pid}"), seconds: START_TIME.as_secs() })
+            }
+        }
+    }
+
+    async fn launch(
+        program: &Path,
+        options: &[&str],
+        spec: &Path,
+        action: &'static str,
+    ) -> Result<Self, Error> {
         let (ours, theirs) = PacketSocket::pair().context(|| "making the socket of iomux".to_owned())?;
-        let mut link = Link::new(ours).context(|| "watching the socket of iomux".to_owned())?;
-        link.send(&Request::Hello { version: VERSION }, None).context(|| "greeting iomux".to_owned())?;
-        let mut child = spawn(program, spec, theirs)?;
+        let mut link = greet(ours)?;
+        let mut child = spawn(program, options, spec, theirs)?;
         let started = tokio::time::timeout(START_TIME, ready(&mut link)).await;
         let failure = match started {
-            Ok(Ok(init)) => return Ok(Self { link, child, init }),
+            Ok(Ok((init, told))) => return Ok(Self { link, process: Process::Child(child), init, told }),
             Ok(Err(Failure::Refused(error))) => error,
-            Ok(Err(Failure::Lost(lost))) => explain(lost, &mut child, spec).await,
-            Err(_) => {
-                Error::TimedOut { action: "building the container".to_owned(), seconds: START_TIME.as_secs() }
-            }
+            Ok(Err(Failure::Lost(lost))) => explain(lost, &mut child, spec, action).await,
+            Err(_) => Error::TimedOut { action: action.to_owned(), seconds: START_TIME.as_secs() },
         };
         // It may have ended by itself.
         let _ = child.start_kill();
@@ -55,7 +92,18 @@ impl Supervisor {
     }
 }
 
-fn spawn(program: &Path, spec: &Path, stdin: PacketSocket) -> Result<Child, Error> {
+/// Whether nobody listens on a socket.
+pub(crate) fn is_absence(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::ConnectionRefused | io::ErrorKind::NotFound)
+}
+
+fn greet(socket: PacketSocket) -> Result<Link, Error> {
+    let mut link = Link::new(socket).context(|| "watching the socket of iomux".to_owned())?;
+    link.send(&Request::Hello { version: VERSION }, None).context(|| "greeting iomux".to_owned())?;
+    Ok(link)
+}
+
+fn spawn(program: &Path, options: &[&str], spec: &Path, stdin: PacketSocket) -> Result<Child, Error> {
     let log = spec.with_file_name("run").join("iomux.log");
     let log = OpenOptions::new()
         .create(true)
@@ -64,6 +112,7 @@ fn spawn(program: &Path, spec: &Path, stdin: PacketSocket) -> Result<Child, Erro
         .open(&log)
         .context(|| format!("opening {}", log.display()))?;
     Command::new(program)
+        .args(options)
         .arg(spec)
         .env_clear()
         .current_dir("/")
@@ -85,31 +134,40 @@ impl From<Lost> for Failure {
     }
 }
 
-/// Hears iomux until it says that the container stands, and what its init is.
-async fn ready(link: &mut Link) -> Result<i32, Failure> {
+/// Hears iomux until it says that the container stands, and what its init is; gives what it told before that. A container
+/// whose init has died does not stand, and is told all the same.
+async fn ready(link: &mut Link) -> Result<(i32, Vec<Event>), Failure> {
     match link.next().await? {
-        Event::Hello { version: VERSION } => {}
+        Event::Hello { version } if VERSIONS.contains(&version) => {}
         Event::Hello { version } => {
             return Err(Lost::Garbage(format!("version {version} instead of {VERSION}")).into());
         }
         other => return Err(Lost::Garbage(format!("{other:?} before its greeting")).into()),
     }
-    match link.next().await? {
-        Event::Ready { init_pid } => Ok(init_pid),
-        Event::SetupFailed { step, object, errno } => {
-            let [step, object] = [step, object].map(|text| String::from_utf8_lossy(&text.0).into_owned());
-            let source = io::Error::from_raw_os_error(errno);
-            Err(Failure::Refused(Error::Failed {
-                action: format!("{step} {object}").trim_end().to_owned(),
-                source,
-            }))
+    let mut told = Vec::new();
+    loop {
+        match link.next().await? {
+            Event::Ready { init_pid } => return Ok((init_pid, told)),
+            Event::Gone => {
+                told.push(Event::Gone);
+                return Ok((0, told));
+            }
+            Event::SetupFailed { step, object, errno } => {
+                let [step, object] = [step, object].map(|text| String::from_utf8_lossy(&text.0).into_owned());
+                let source = io::Error::from_raw_os_error(errno);
+                return Err(Failure::Refused(Error::Failed {
+                    action: format!("{step} {object}").trim_end().to_owned(),
+                    source,
+                }));
+            }
+            Event::Hello { .. } => return Err(Lost::Garbage("a second greeting".to_owned()).into()),
+            other => told.push(other),
         }
-        other => Err(Lost::Garbage(format!("{other:?} while building")).into()),
     }
 }
 
 /// Says why iomux was lost before the container stood, with its own last words.
-async fn explain(lost: Lost, child: &mut Child, spec: &Path) -> Error {
+async fn explain(lost: Lost, child: &mut Child, spec: &Path, action: &str) -> Error {
     let status = match lost {
         Lost::Closed => tokio::time::timeout(Duration::from_secs(1), child.wait()).await.ok(),
         _ => None,
@@ -122,7 +180,7 @@ async fn explain(lost: Lost, child: &mut Child, spec: &Path) -> Error {
         _ => format!("{lost}: {words}"),
     };
     Error::Failed {
-        action: "building the container".to_owned(),
+        action: action.to_owned(),
         source: io::Error::other(reason.trim_end_matches(": ").to_owned()),
     }
 }
@@ -152,10 +210,13 @@ fn read_pid(file: &Path) -> Option<Pid> {
     Pid::from_raw(fs::read_to_string(file).ok()?.trim().parse().ok()?)
 }
 
-/// Tells whether this process was started on this spec.
+/// Tells whether this process was started on this spec: in the container's directory, wherever the depot was then.
 fn runs_on(pid: Pid, spec: &Path) -> bool {
     let line = fs::read(format!("/proc/{}/cmdline", pid.as_raw_nonzero())).unwrap_or_default();
-    line.split(|&byte| byte == 0).nth(1).is_some_and(|argument| argument == spec.as_os_str().as_bytes())
+    let container = |spec: &Path| spec.parent().and_then(Path::file_name).map(OsStr::to_owned);
+    let mut arguments =
+        line.split(|&byte| byte == 0).skip(1).map(|bytes| Path::new(OsStr::from_bytes(bytes)));
+    arguments.any(|argument| argument.ends_with("spec.json") && container(argument) == container(spec))
 }
 
 #[cfg(test)]

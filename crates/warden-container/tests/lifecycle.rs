@@ -18,7 +18,7 @@ use warden_container::error::Error;
 use warden_container::host::{Connection, Host};
 use warden_container::job::{Job, Progress, Stream};
 use warden_container::request::{Bind, Create, Run, Stop};
-use warden_container::settings::{Firewall, Image, NetworkPool, PortPool, Settings, UserPool};
+use warden_container::settings::{Firewall, Image, IoLimits, NetworkPool, PortPool, Settings, UserPool};
 use warden_container::state::State;
 use warden_init::spec::IdRange;
 use warden_iomux::message::ExitCause;
@@ -84,6 +84,7 @@ impl World {
             max_finished_jobs: 1_000,
             max_finished_bytes: 1 << 30,
             max_running_jobs: 200,
+            io_limits: IoLimits::default(),
             max_tasks: 2048,
             memory_thresholds: warden_container::pressure::Thresholds { pressure: 100, available: 0 },
             copy_stall_time: Duration::from_secs(10),
@@ -452,35 +453,41 @@ async fn an_unreferenced_container_is_destroyed_after_its_grace_time() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_dead_init_stops_the_container_and_a_dead_iomux_too() {
+async fn a_dead_init_stops_the_container_and_a_dead_iomux_is_replaced() {
     let world = World::new("deaths").await;
     let connection = world.connect();
-    for (name, event) in [("wshd.pid", "init died"), ("iomux.pid", "supervisor died")] {
-        let container = create(&connection, Create::default()).await;
-        let job = spawn(&container, "sleep 1000").await;
-        let pid = fs::read_to_string(container.info().await.unwrap().path.join("run").join(name)).unwrap();
+    let kill = async |container: &Container, name: &str| {
+        let path = container.info().await.unwrap().path;
+        let pid = fs::read_to_string(path.join("run").join(name)).unwrap();
         let pid = rustix::process::Pid::from_raw(pid.trim().parse().unwrap()).unwrap();
         rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
-        assert_eq!(end(&job).await.end, Some(ExitCause::InitDied), "{name}");
-        let deadline = Instant::now() + Duration::from_secs(5);
-        while container.info().await.unwrap().state != State::Stopped {
-            assert!(Instant::now() < deadline);
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
-        assert_eq!(container.info().await.unwrap().events, [event]);
-        container.destroy().await.unwrap();
+    };
+    let container = create(&connection, Create::default()).await;
+    let job = spawn(&container, "sleep 1000").await;
+    kill(&container, "iomux.pid").await;
+    let another = spawn(&container, "exit 3").await;
+    assert_eq!(end(&another).await.end, Some(ExitCause::Code(3)));
+    assert_eq!(job.progress().borrow().end, None, "it goes on");
+    kill(&container, "wshd.pid").await;
+    assert_eq!(end(&job).await.end, Some(ExitCause::InitDied));
+    let deadline = Instant::now() + Duration::from_secs(5);
+    while container.info().await.unwrap().state != State::Stopped {
+        assert!(Instant::now() < deadline);
+        tokio::time::sleep(Duration::from_millis(5)).await;
     }
+    assert_eq!(container.info().await.unwrap().events, ["init died"]);
+    container.destroy().await.unwrap();
     world.assert_nothing_left();
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_next_daemon_removes_what_is_left() {
+async fn the_next_daemon_takes_over_what_lives() {
     let mut world = World::new("restart").await;
     let connection = world.connect();
     let container = create(&connection, Create::default()).await;
-    let job = spawn(&container, "sleep 1000").await;
-    assert!(!world.processes().is_empty());
-    drop((connection, container, job));
+    let job = spawn(&container, "sleep 1000").await.id();
+    let handle = container.handle().to_vec();
+    drop((connection, container));
     world.host = None;
     let deadline = Instant::now() + Duration::from_secs(10);
     let next = loop {
@@ -490,6 +497,11 @@ async fn the_next_daemon_removes_what_is_left() {
         }
         tokio::time::sleep(Duration::from_millis(20)).await;
     };
+    let connection = next.connect();
+    assert_eq!(connection.list(), std::slice::from_ref(&handle));
+    let container = connection.container(&handle).unwrap();
+    assert_eq!(container.info().await.unwrap().jobs, [job]);
+    container.destroy().await.unwrap();
     world.assert_nothing_left();
     next.shutdown().await;
     assert!(!Path::new("/sys/fs/cgroup/memory").join(&world.parent).exists());

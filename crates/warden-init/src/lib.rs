@@ -7,5 +7,6 @@ pub mod connection;
 pub mod message;
 pub mod server;
 pub mod spec;
+pub mod version;
 pub mod wsh;
 pub mod wshd;

@@ -15,12 +15,17 @@
     )
 )]
 
+use std::ops::RangeInclusive;
+
 use serde::{Deserialize, Serialize};
 
 use crate::byte_string::ByteString;
 
 /// Version that this code speaks.
 pub const VERSION: u32 = 1;
+
+/// Versions of a peer that this code talks to: its own and the one before, for helpers outlive an update.
+pub const VERSIONS: RangeInclusive<u32> = crate::version::spoken(VERSION);
 
 /// The longest packet of either side, in bytes.
 pub const MAX_PACKET: usize = 64 * 1024;
@@ -80,6 +85,8 @@ pub enum Reply {
         /// [`VERSION`].
         version: u32,
     },
+    /// Everything that happened before the client's Hello was told to it. What it has asked is answered behind this.
+    Told,
     /// The process runs. Descriptors: the read ends of its stdout and stderr, unless they were given; with a terminal, its
     /// master side alone.
     Spawned {

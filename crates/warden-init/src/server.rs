@@ -16,7 +16,7 @@ use warden_linux::signal::ChildSignal;
 use warden_linux::socket::PacketListener;
 
 use crate::connection::Connection;
-use crate::message::{MAX_PACKET, Process, Reply, Request, SpawnStep, VERSION, WaitStatus};
+use crate::message::{MAX_PACKET, Process, Reply, Request, SpawnStep, VERSION, VERSIONS, WaitStatus};
 use job::Jobs;
 use launch::{Failure, Launched};
 use process_tree::Proc;
@@ -149,10 +149,32 @@ impl Server {
         }
     }
 
+    /// Does what other clients have asked for already: one that takes over from a client that died must be told of it.
+    fn settle(&mut self, newcomer: u64) {
+        let others: Vec<u64> = self.clients.keys().copied().filter(|token| *token != newcomer).collect();
+        for token in others {
+            for _ in 0..MAX_QUEUE {
+                let Some(client) = self.clients.get_mut(&token).filter(|client| !client.lost) else { break };
+                match client.connection.receive::<Request>(MAX_PACKET) {
+                    Ok(None) => break,
+                    Ok(Some((Request::Hello { version }, _))) => self.introduce(token, version),
+                    Ok(Some((request, fds))) if client.greeted => self.obey(token, request, fds),
+                    Ok(Some(_)) | Err(_) => client.lost = true,
+                }
+            }
+        }
+    }
+
     fn greet(&mut self, token: u64, version: u32) {
+        self.settle(token);
+        self.introduce(token, version);
+    }
+
+    /// Answers a Hello and tells what there is.
+    fn introduce(&mut self, token: u64, version: u32) {
         let Some(client) = self.clients.get_mut(&token) else { return };
         client.tell(&Reply::Hello { version: VERSION }, Vec::new());
-        if version != VERSION || std::mem::replace(&mut client.greeted, true) {
+        if !VERSIONS.contains(&version) || std::mem::replace(&mut client.greeted, true) {
             client.lost = true;
             return;
         }
@@ -166,6 +188,7 @@ impl Server {
                 client.tell(&Reply::Exited { job, status }, Vec::new());
             }
         }
+        client.tell(&Reply::Told, Vec::new());
     }
 
     fn obey(&mut self, token: u64, request: Request, fds: Vec<OwnedFd>) {

@@ -6,8 +6,11 @@ use serde::{Deserialize, Serialize};
 
 use crate::byte_string::ByteString;
 
-/// Version of `spec.json` that this code writes; it reads this one.
+/// Version of `spec.json` that this code writes.
 pub const VERSION: u32 = 1;
+
+/// Versions of it that this code reads.
+pub const VERSIONS: std::ops::RangeInclusive<u32> = crate::version::spoken(VERSION);
 
 /// Everything that the builder needs to know of one container.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

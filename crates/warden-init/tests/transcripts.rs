@@ -16,8 +16,17 @@ fn survives<T: DeserializeOwned + Serialize>(transcript: &str) {
 
 #[test]
 fn packets_of_version_1_are_read_and_written_as_ever() {
-    survives::<Request>(include_str!("data/requests-1.jsonl"));
-    survives::<Reply>(include_str!("data/replies-1.jsonl"));
+    survives::<Request>(include_str!("transcripts/v1/requests.jsonl"));
+    survives::<Reply>(include_str!("transcripts/v1/replies.jsonl"));
+}
+
+#[test]
+fn a_spec_of_version_1_is_read_as_ever() {
+    let text = include_str!("transcripts/v1/spec.json");
+    let spec: Spec = serde_json::from_str(text).unwrap();
+    assert!(warden_init::spec::VERSIONS.contains(&spec.version));
+    let written = serde_json::to_value(&spec).unwrap();
+    assert_eq!(serde_json::from_value::<Spec>(written).unwrap(), spec);
 }
 
 #[test]

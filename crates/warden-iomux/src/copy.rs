@@ -262,9 +262,12 @@ impl Task<'_> {
         let own = send::own_descriptors()?;
         let kept = [self.stream.as_fd(), reporter.as_fd(), init, own.as_fd()];
         process::keep_only(&kept).map_err(|error| self.error(&error))?;
-        if self.side == Side::Inside {
-            enter(inside, init).map_err(|error| self.error(&error))?;
+        match self.side {
+            Side::Inside => enter(inside, init),
+            // iomux works in the container's directory; a relative path of the host is none of there.
+            Side::Outside => std::env::set_current_dir("/"),
         }
+        .map_err(|error| self.error(&error))?;
         // After the ids were set, which would clear it.
         process::die_with_parent().map_err(|error| self.error(&error))?;
         Ok(own)

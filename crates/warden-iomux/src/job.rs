@@ -1,12 +1,13 @@
 //! One running job: its files, its pipes and how much of them is kept.
 
-use std::fs::{self, File};
+use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::os::fd::OwnedFd;
 use std::path::Path;
 
 use warden_init::message::WaitStatus;
 
+use crate::file;
 use crate::layout::Layout;
 use crate::message::{Exit, ExitCause, Output};
 use stream::{Store, Stream};
@@ -62,15 +63,32 @@ impl Job {
     /// Makes a job's directory and files; nothing is left of it when that fails.
     pub(crate) fn create(layout: &Layout, number: u32, output: &Output) -> io::Result<Self> {
         fs::create_dir(layout.job(number))?;
-        Self::open(layout, number, output).inspect_err(|_| remove(layout, number))
+        let created = || {
+            // Another iomux may have to go on with the job.
+            fs::write(layout.order(number), file::encode(output)?)?;
+            Self::open(layout, number, output, File::options().create_new(true))
+        };
+        created().inspect_err(|_| remove(layout, number))
     }
 
-    fn open(layout: &Layout, number: u32, output: &Output) -> io::Result<Self> {
+    /// Goes on with a job of an iomux that has ended: what is stored stays, what its pipes hold comes behind it.
+    pub(crate) fn reopen(layout: &Layout, number: u32) -> io::Result<Self> {
+        let order: file::Order = file::read(&layout.order(number))?.ok_or(io::ErrorKind::NotFound)?;
+        let mut job = Self::open(layout, number, &order, &File::options())?;
+        let (stdout, stderr) = job.lengths();
+        if let Some(allowance) = &mut job.allowance {
+            *allowance = allowance.saturating_sub(stdout.saturating_add(stderr));
+        }
+        Ok(job)
+    }
+
+    fn open(layout: &Layout, number: u32, output: &Output, how: &OpenOptions) -> io::Result<Self> {
         let stream = |path: &Path, priority| -> io::Result<Stream> {
-            let file = File::create_new(path)?;
+            let file = how.clone().read(true).write(true).open(path)?;
+            let stored = file.metadata()?.len();
             let store = if output.discard { Store::Nowhere } else { Store::File(file) };
             let log = output.log.as_ref().map(|log| LineLog::new(log, priority)).transpose()?;
-            Ok(Stream::new(store, log))
+            Ok(Stream::new(store, stored, log))
         };
         let streams =
             [stream(&layout.stdout(number), PRIORITIES[0])?, stream(&layout.stderr(number), PRIORITIES[1])?];
@@ -128,9 +146,12 @@ impl Job {
             let mut left = warden_linux::file::readable_bytes(pipe).unwrap_or(0);
             while left > 0 {
                 let size = usize::try_from(left).map_or(buffer.len(), |left| left.min(buffer.len()));
-                left -= size as u64;
+                let before = self.allowance;
                 match self.advance(channel, &mut buffer[..size]) {
-                    Moved::Some => {}
+                    Moved::Some => {
+                        let moved = before.zip(self.allowance).map_or(size as u64, |(was, is)| was - is);
+                        left = left.saturating_sub(moved);
+                    }
                     Moved::Nothing | Moved::Closed => break,
                     Moved::Fatal => return true,
                 }
@@ -163,10 +184,7 @@ pub(crate) fn remove(layout: &Layout, number: u32) {
 
 /// Writes a job's end to its directory, whole or not at all.
 pub(crate) fn write_exit(layout: &Layout, number: u32, exit: &Exit) -> io::Result<()> {
-    let path = layout.exit(number);
-    let new = path.with_extension("json.new");
-    fs::write(&new, serde_json::to_vec(exit)?)?;
-    fs::rename(&new, &path)
+    file::write(&layout.exit(number), exit)
 }
 
 #[cfg(test)]

@@ -72,7 +72,17 @@ impl Layout {
         self.job(number).join("stderr")
     }
 
-    /// How a job ended: an [`Exit`](crate::message::Exit); there only once it has.
+    /// What is to be done with a job's output: a [`file::Order`](crate::file::Order); written before the job is started.
+    pub fn order(&self, number: u32) -> PathBuf {
+        self.job(number).join("job.json")
+    }
+
+    /// Says that a job's end and output have been delivered: what is left of its directory is to be removed.
+    pub fn delivered(&self, number: u32) -> PathBuf {
+        self.job(number).join("delivered")
+    }
+
+    /// How a job ended: a [`file::End`](crate::file::End); there only once it has.
     pub fn exit(&self, number: u32) -> PathBuf {
         self.job(number).join("exit.json")
     }

@@ -3,6 +3,7 @@
 
 mod client;
 mod copy;
+pub mod file;
 mod job;
 pub mod layout;
 pub mod link;
@@ -10,4 +11,4 @@ pub mod message;
 mod start;
 mod supervisor;
 
-pub use start::{Failure, run};
+pub use start::{Failure, Origin, run};

@@ -4,7 +4,7 @@
 pub mod arguments;
 mod follower;
 
-use std::fs::{self, File};
+use std::fs::File;
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 
@@ -115,14 +115,7 @@ fn last_word<O: Write, E: Write>(
 /// How the job ended, if it has.
 fn end(layout: &Layout, job: u32) -> Result<Option<Exit>, Failure> {
     let path = layout.exit(job);
-    match fs::read(&path) {
-        Ok(text) => {
-            let exit = serde_json::from_slice(&text).map_err(io::Error::from);
-            exit.map(Some).map_err(Failure::io("read", &path))
-        }
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(Failure::io("read", &path)(error)),
-    }
+    crate::file::read(&path).map_err(Failure::io("read", &path))
 }
 
 /// A job's files, open from the start (they stay readable when another client's link removes the job), and where they

@@ -15,6 +15,8 @@
     )
 )]
 
+use std::ops::RangeInclusive;
+
 use serde::{Deserialize, Serialize};
 use warden_copy::Totals;
 use warden_copy::error::Step as CopyStep;
@@ -22,8 +24,11 @@ use warden_copy::receive::Owner;
 use warden_init::byte_string::ByteString;
 use warden_init::message::{Process, SpawnStep};
 
-/// Version that this code speaks.
+/// Version that this code speaks, and writes to its files.
 pub const VERSION: u32 = 1;
+
+/// Versions of a peer or a file that this code understands: its own and the one before, for iomux outlives an update.
+pub const VERSIONS: RangeInclusive<u32> = warden_init::version::spoken(VERSION);
 
 /// The longest packet of either side, in bytes.
 pub const MAX_PACKET: usize = 64 * 1024;
@@ -137,12 +142,12 @@ pub struct Syslog {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Event {
-    /// The first packet of iomux. The jobs' state follows as Output and Ended events.
+    /// The first packet of iomux. The jobs' state follows as Ended and Output events, and then Ready.
     Hello {
         /// [`VERSION`].
         version: u32,
     },
-    /// The container stands.
+    /// The container stands, and what happened before was told.
     Ready {
         /// The process id of wshd on the host.
         init_pid: i32,

@@ -6,7 +6,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
 
-use warden_init::build::{self, SetupError};
+use warden_init::build::{self, Init, SetupError};
 use warden_init::spec::{self, Spec};
 use warden_linux::socket::{PacketListener, PacketSocket};
 use warden_linux::{limit, process, signal};
@@ -48,24 +48,41 @@ fn failed(action: &'static str, object: &Path) -> impl FnOnce(io::Error) -> Fail
     move |source| Failure::Io { action, object: object.to_path_buf(), source }
 }
 
-/// Builds the container whose spec is at `path` and supervises it until its end. The calling process must have one thread.
+/// How the container comes to be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// It is built.
+    Built,
+    /// It stands, and the iomux that has built it has died.
+    Adopted,
+}
+
+/// Builds the container whose spec is at `path`, or takes it over, and supervises it until its end. The calling process must
+/// have one thread.
+///
+/// It works in the container's directory and knows nothing there by its absolute path: the depot may be moved.
 ///
 /// A packet socket as stdin is its first client. What it has to say to people goes to the container's log from the
 /// moment at which that is open.
-pub fn run(path: &Path) -> Result<(), Failure> {
+pub fn run(path: &Path, origin: Origin) -> Result<(), Failure> {
     let path = fs::canonicalize(path).map_err(failed("find the spec", path))?;
     let spec = read_spec(&path)?;
-    let layout = Layout::new(path.parent().unwrap_or(Path::new("/")));
+    let directory = path.parent().unwrap_or(Path::new("/"));
+    std::env::set_current_dir(directory).map_err(failed("work in", directory))?;
+    let layout = Layout::new(Path::new("."));
     let control = take_control().map_err(failed("take over", Path::new("stdin")))?;
     detach(&layout)?;
     let listener = listen(&layout.iomux_socket())?;
     // Only now: where another iomux listens, the file is its own.
     write_id(&layout.iomux_pid(), process::id())?;
     let mut supervisor = Supervisor::new(layout.clone(), Inside::from(&spec), listener, control)
-        .map_err(failed("prepare to supervise", layout.directory()))?;
-    let result = start_init(&spec, &layout, &mut supervisor);
+        .map_err(failed("prepare to supervise", directory))?;
+    let result = match origin {
+        Origin::Built => start_init(&spec, directory, &layout, &mut supervisor),
+        Origin::Adopted => adopt_init(&layout, &mut supervisor),
+    };
     match result {
-        Ok(()) => supervisor.run().map_err(failed("supervise", layout.directory())),
+        Ok(()) => supervisor.run().map_err(failed("supervise", directory)),
         Err(Failure::Setup(error)) => {
             supervisor.report_setup_failure(&error);
             Err(error.into())
@@ -78,9 +95,10 @@ fn read_spec(path: &Path) -> Result<Spec, Failure> {
     let invalid = |reason: String| Failure::Spec { path: path.to_path_buf(), reason };
     let text = fs::read(path).map_err(failed("read the spec", path))?;
     let spec: Spec = serde_json::from_slice(&text).map_err(|error| invalid(error.to_string()))?;
-    match spec.version {
-        spec::VERSION => Ok(spec),
-        other => Err(invalid(format!("version {other}, expected {}", spec::VERSION))),
+    if spec::VERSIONS.contains(&spec.version) {
+        Ok(spec)
+    } else {
+        Err(invalid(format!("version {}, expected {}", spec.version, spec::VERSION)))
     }
 }
 
@@ -133,10 +151,15 @@ fn write_id(path: &Path, id: i32) -> Result<(), Failure> {
 }
 
 /// Builds the container and hands its init to the supervisor.
-fn start_init(spec: &Spec, layout: &Layout, supervisor: &mut Supervisor) -> Result<(), Failure> {
+fn start_init(
+    spec: &Spec,
+    directory: &Path,
+    layout: &Layout,
+    supervisor: &mut Supervisor,
+) -> Result<(), Failure> {
     let path = layout.wshd_socket();
     let listener = listen(&path)?;
-    let init = build::build(spec, layout.directory(), listener.as_fd())?;
+    let init = build::build(spec, directory, listener.as_fd())?;
     let taken = write_id(&layout.wshd_pid(), init.pid).and_then(|()| {
         let socket = PacketSocket::connect(&path).map_err(failed("connect to", &path))?;
         supervisor.take_init(&init, socket).map_err(failed("supervise", &path))
@@ -147,3 +170,48 @@ fn start_init(spec: &Spec, layout: &Layout, supervisor: &mut Supervisor) -> Resu
     }
     taken
 }
+
+/// Hands the init of an iomux that has died to the supervisor.
+fn adopt_init(layout: &Layout, supervisor: &mut Supervisor) -> Result<(), Failure> {
+    let path = layout.wshd_socket();
+    match find_init(layout).map_err(failed("find the init of", &layout.wshd_pid()))? {
+        Some((init, socket)) => supervisor.adopt_init(&init, socket).map_err(failed("supervise", &path)),
+        None => {
+            supervisor.bury_container();
+            Ok(())
+        }
+    }
+}
+
+/// The container's init with a connection to it; none when it is dead.
+fn find_init(layout: &Layout) -> io::Result<Option<(Init, PacketSocket)>> {
+    let socket = match PacketSocket::connect(&layout.wshd_socket()) {
+        Ok(socket) => socket,
+        Err(error) if is_absence(&error) => return Ok(None),
+        Err(error) => return Err(error),
+    };
+    let text = fs::read_to_string(layout.wshd_pid())?;
+    let pid = text.trim().parse().map_err(|_| io::ErrorKind::InvalidData)?;
+    let pidfd = match process::open_pidfd(pid) {
+        Err(error) if error.raw_os_error() == Some(ESRCH) => return Ok(None),
+        other => other?,
+    };
+    // Looked at once it is held: the number may belong to somebody else by now.
+    if !is_init(pid) {
+        return Ok(None);
+    }
+    Ok(Some((Init { pid, pidfd }, socket)))
+}
+
+/// Whether a process is the first of a pid namespace below this one.
+fn is_init(pid: i32) -> bool {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    let ids = status.lines().find_map(|line| line.strip_prefix("NSpid:")).unwrap_or_default();
+    ids.split_whitespace().count() > 1 && ids.split_whitespace().next_back() == Some("1")
+}
+
+fn is_absence(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::ConnectionRefused | io::ErrorKind::NotFound)
+}
+
+const ESRCH: i32 = 3;

@@ -19,11 +19,12 @@ use crate::client::Client;
 use crate::copy::{Copying, Inside};
 use crate::job::{self, CHUNK, Job};
 use crate::layout::Layout;
-use crate::message::{Event, MAX_PACKET, Request, Step, VERSION};
+use crate::message::{Event, MAX_PACKET, Request, Step, VERSIONS};
 use ended::Ended;
 use init::InitLink;
 use token::Token;
 
+mod adoption;
 mod copies;
 mod ended;
 mod init;
@@ -35,6 +36,9 @@ const MAX_CLIENTS: usize = 64;
 
 /// Replies of wshd taken in a row.
 const REPLIES_PER_TURN: usize = 64;
+
+/// Requests of a client that died that are done before another is answered: more than a socket holds.
+const REQUESTS_AT_ONCE: usize = 65_536;
 
 /// How long the last events wait for clients that do not read.
 const FAREWELL: Duration = Duration::from_secs(10);
@@ -53,6 +57,8 @@ pub(crate) struct Supervisor {
     copies: BTreeMap<u32, Copying>,
     /// The clients that wait for Idle, in the order in which they asked.
     idle_askers: VecDeque<u64>,
+    /// wshd has yet to tell what an iomux that died has left.
+    adopting: bool,
     buffer: Vec<u8>,
     gone: bool,
 }
@@ -79,6 +85,7 @@ impl Supervisor {
             inside,
             copies: BTreeMap::new(),
             idle_askers: VecDeque::new(),
+            adopting: false,
             buffer: vec![0; CHUNK],
             gone: false,
         };
@@ -156,6 +163,30 @@ impl Supervisor {
     }
 
     fn greet(&mut self, number: u64, version: u32) {
+        self.settle(number);
+        self.introduce(number, version);
+    }
+
+    /// Does what other clients have asked for already: a daemon that follows one that died must be told of it.
+    fn settle(&mut self, newcomer: u64) {
+        let others: Vec<u64> = self.clients.keys().copied().filter(|number| *number != newcomer).collect();
+        for number in others {
+            for _ in 0..REQUESTS_AT_ONCE {
+                let Some(client) = self.clients.get_mut(&number).filter(|client| !client.lost) else { break };
+                match client.connection.receive::<Request>(MAX_PACKET) {
+                    Ok(None) => break,
+                    Ok(Some((Request::Hello { version }, _))) if !client.greeted => {
+                        self.introduce(number, version);
+                    }
+                    Ok(Some((request, fds))) if client.greeted => self.obey(number, request, fds),
+                    Ok(Some(_)) | Err(_) => client.lost = true,
+                }
+            }
+        }
+    }
+
+    /// Answers a Hello and tells what there is.
+    fn introduce(&mut self, number: u64, version: u32) {
         self.ended.forget_removed(&self.layout);
         let Some(client) = self.clients.get_mut(&number) else { return };
         client.greeted = true;
@@ -164,15 +195,12 @@ impl Supervisor {
         if !informed {
             client.greet();
         }
-        if version != VERSION {
+        if !VERSIONS.contains(&version) {
             client.lost = true;
             client.listening = false;
         }
         if informed || client.lost {
             return;
-        }
-        if let Some(init_pid) = self.init.as_ref().and_then(InitLink::ready_pid) {
-            client.tell(&Event::Ready { init_pid });
         }
         for (job, exit) in self.ended.iter() {
             client.tell(&Event::Ended { job, exit });
@@ -180,6 +208,9 @@ impl Supervisor {
         for (job, state) in self.jobs.iter().filter(|(_, state)| state.spawned) {
             let (stdout, stderr) = state.lengths();
             client.tell(&Event::Output { job: *job, stdout, stderr });
+        }
+        if let Some(init_pid) = self.init.as_ref().and_then(InitLink::ready_pid) {
+            client.tell(&Event::Ready { init_pid });
         }
     }
 
@@ -276,12 +307,15 @@ impl Supervisor {
 
     fn learn(&mut self, reply: inside::Reply, fds: Vec<OwnedFd>) {
         match reply {
-            inside::Reply::Hello { .. } => {
-                if let Some(init) = &mut self.init {
-                    let init_pid = init.become_ready();
-                    self.tell(&Event::Ready { init_pid });
+            inside::Reply::Hello { version } => {
+                if !inside::VERSIONS.contains(&version) {
+                    eprintln!("iomux: the container's init speaks version {version}");
+                    self.kill_init();
+                } else if !self.adopting {
+                    self.become_ready();
                 }
             }
+            inside::Reply::Told => self.finish_adoption(),
             inside::Reply::Spawned { job, .. } => self.begin(job, fds),
             inside::Reply::SpawnFailed { job, step, errno } => {
                 if self.jobs.remove(&job).is_some() {
@@ -306,11 +340,24 @@ impl Supervisor {
             self.learn(reply, fds);
         }
         self.end_copies();
+        // Not our child where it was taken over.
         let ending = process::wait(init.pidfd());
-        if init.ready_pid().is_none() {
+        if init.ready_pid().is_none() && !self.adopting {
             eprintln!("iomux: the container's init ended before it served: {ending:?}");
             self.tell(&Event::SetupFailed { step: "run".into(), object: "the init".into(), errno: ECHILD });
         }
+        self.end_all();
+    }
+
+    fn become_ready(&mut self) {
+        if let Some(init) = &mut self.init {
+            let init_pid = init.become_ready();
+            self.tell(&Event::Ready { init_pid });
+        }
+    }
+
+    /// Ends every job, and the container.
+    fn end_all(&mut self) {
         let numbers: Vec<u32> = self.jobs.keys().copied().collect();
         for number in numbers {
             if self.jobs.get(&number).is_some_and(|job| job.spawned) {

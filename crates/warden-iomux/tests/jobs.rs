@@ -346,10 +346,10 @@ fn the_next_daemon_learns_of_every_job() {
     container.client = container.connect();
     let client = &container.client;
     assert_eq!(client.next(), Some(Event::Hello { version: 1 }));
-    assert_eq!(client.next(), Some(Event::Ready { init_pid: container.init }));
     let exit = Exit { cause: ExitCause::Code(3), stdout: 6, stderr: 0 };
     assert_eq!(client.next(), Some(Event::Ended { job: ended, exit }));
     assert_eq!(client.next(), Some(Event::Output { job: running, stdout: 8, stderr: 0 }));
+    assert_eq!(client.next(), Some(Event::Ready { init_pid: container.init }));
     client.spawn(900, bash("vcap"), stored(1000), "echo new");
     assert_eq!(container.finish(900).stdout, "new\n");
 }

@@ -286,6 +286,7 @@ fn other_clients_of_wshd_are_told_nothing_of_it() {
     other.send(&serde_json::to_vec(&inside::Request::Hello { version: VERSION }).unwrap(), &[]).unwrap();
     assert_eq!(next(), Reply::Hello { version: VERSION });
     assert!(matches!(next(), Reply::Spawned { job: spawned, .. } if spawned == job));
+    assert_eq!(next(), Reply::Told);
     container.client.ask(&Request::SignalAll { signal: SIGKILL });
     assert_eq!(next(), Reply::Exited { job, status: WaitStatus::Signal(SIGKILL) });
     assert_eq!(child.wait().unwrap().code(), Some(255));

@@ -8,7 +8,7 @@ use std::os::unix::ffi::OsStringExt;
 use std::path::Path;
 
 use rustix::fs::{Dir, FileType, Mode, OFlags, ResolveFlags};
-use rustix::pipe::PipeFlags;
+use rustix::pipe::{PipeFlags, SpliceFlags};
 
 /// Moves up to `count` bytes of a file, from `offset` on, into a descriptor; advances `offset` and gives how many.
 pub fn send(out: BorrowedFd<'_>, file: BorrowedFd<'_>, offset: &mut u64, count: usize) -> io::Result<usize> {
@@ -18,6 +18,20 @@ pub fn send(out: BorrowedFd<'_>, file: BorrowedFd<'_>, offset: &mut u64, count: 
 /// A pipe's read end and its write end, both close-on-exec.
 pub fn pipe() -> io::Result<(OwnedFd, OwnedFd)> {
     Ok(rustix::pipe::pipe_with(PipeFlags::CLOEXEC)?)
+}
+
+/// Moves up to `count` bytes out of a pipe into a file, from `offset` on, without waiting; advances `offset` and gives how
+/// many: 0 once the pipe has ended.
+///
+/// The bytes leave the pipe as they enter the file: whoever kills this process in between loses none. A file system that
+/// cannot do this says `EINVAL`.
+pub fn drain(
+    pipe: BorrowedFd<'_>,
+    file: BorrowedFd<'_>,
+    offset: &mut u64,
+    count: usize,
+) -> io::Result<usize> {
+    Ok(rustix::pipe::splice(pipe, None, file, Some(offset), count, SpliceFlags::NONBLOCK)?)
 }
 
 /// Has reads and writes of an open file description fail with `WouldBlock` instead of waiting.

@@ -75,6 +75,11 @@ impl PacketSocket {
         Ok(Self(fd))
     }
 
+    /// The process at the other end: the one that connected, or that began to listen.
+    pub fn peer(&self) -> io::Result<i32> {
+        Ok(rustix::net::sockopt::socket_peercred(&self.0)?.pid.as_raw_nonzero().get())
+    }
+
     /// Sends one packet whole, or fails (`WouldBlock` when the peer's queue is full, `EPIPE` when it is gone).
     pub fn send(&self, bytes: &[u8], fds: &[BorrowedFd<'_>]) -> io::Result<()> {
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_FDS))];

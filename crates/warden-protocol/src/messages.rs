@@ -12,7 +12,7 @@ mod server;
 
 pub use container::{
     BandwidthStat, BindMount, CpuStat, CreateRequest, CreateResponse, DestroyRequest, DestroyResponse,
-    DiskStat, InfoRequest, InfoResponse, MemoryStat, Mode, StopRequest, StopResponse,
+    DiskStat, InfoRequest, InfoResponse, MemoryStat, Mode, Pressure, PressureStat, StopRequest, StopResponse,
 };
 pub use copy::{CopyInRequest, CopyInResponse, CopyOutRequest, CopyOutResponse};
 pub use job::{
@@ -35,7 +35,7 @@ pub mod create_request {
 
 /// The messages that the protocol declares inside InfoResponse.
 pub mod info_response {
-    pub use super::{BandwidthStat, CpuStat, DiskStat, MemoryStat};
+    pub use super::{BandwidthStat, CpuStat, DiskStat, MemoryStat, Pressure, PressureStat};
 }
 
 /// The enum that the protocol declares inside NetOutRequest.

@@ -8,7 +8,7 @@ use std::fmt::Write;
 
 use warden_protocol::descriptor::{FieldDescriptor, Kind, Label, MessageDescriptor};
 use warden_protocol::envelope::COMMANDS;
-use warden_protocol::messages::{ErrorResponse, InfoResponse, ResourceLimits};
+use warden_protocol::messages::{ErrorResponse, InfoResponse, NetOutRequest, Protocol, ResourceLimits};
 
 const FILE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/warden.proto");
 
@@ -68,13 +68,25 @@ fn write_message(text: &mut String, message: &MessageDescriptor, depth: usize) {
         return;
     }
     writeln!(text, "{indent}message {} {{", message.name).unwrap();
-    for field in message.fields {
-        write_declared_inside(text, field, depth + 1);
+    for (position, field) in message.fields.iter().enumerate() {
+        // A type of several fields is declared once.
+        let earlier = &message.fields[..position];
+        let is_declared = earlier.iter().any(|other| other.kind.to_string() == field.kind.to_string());
+        if !is_declared && elsewhere(message, field).is_none() {
+            write_declared_inside(text, field, depth + 1);
+        }
     }
     for field in message.fields {
-        write_field(text, field, depth + 1);
+        write_field(text, message, field, depth + 1);
     }
     writeln!(text, "{indent}}}\n").unwrap();
+}
+
+/// The message that declares the enum of a field, where that is another one than the field's own.
+fn elsewhere(message: &MessageDescriptor, field: &FieldDescriptor) -> Option<&'static str> {
+    let owner = NetOutRequest::DESCRIPTOR.name;
+    let shared = matches!(field.kind, Kind::Enum(of) if of.name == Protocol::DESCRIPTOR.name);
+    (shared && message.name != owner).then_some(owner)
 }
 
 /// Writes the message or enum of a field where it belongs to the message around it.
@@ -97,7 +109,7 @@ fn write_declared_inside(text: &mut String, field: &FieldDescriptor, depth: usiz
     }
 }
 
-fn write_field(text: &mut String, field: &FieldDescriptor, depth: usize) {
+fn write_field(text: &mut String, message: &MessageDescriptor, field: &FieldDescriptor, depth: usize) {
     let indent = "  ".repeat(depth);
     let label = match field.label {
         Label::Required => "required",
@@ -106,5 +118,7 @@ fn write_field(text: &mut String, field: &FieldDescriptor, depth: usize) {
     };
     let default = if matches!(field.kind, Kind::Flag) { " [default = false]" } else { "" };
     writeln!(text, "{indent}// {}", field.doc).unwrap();
-    writeln!(text, "{indent}{label} {} {} = {}{default};", field.kind, field.name, field.number).unwrap();
+    let scope = elsewhere(message, field).map(|owner| format!("{owner}.")).unwrap_or_default();
+    let kind = &field.kind;
+    writeln!(text, "{indent}{label} {scope}{kind} {} = {}{default};", field.name, field.number).unwrap();
 }

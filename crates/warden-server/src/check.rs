@@ -1,6 +1,7 @@
 //! `wardend --check`: looks at the configuration and the machine, changes nothing, and says what is missing.
 
 mod cgroups;
+mod device;
 mod disk;
 mod machine;
 mod paths;
@@ -59,6 +60,7 @@ pub fn run(config: &Config, warnings: &[String]) -> ExitCode {
     let mut items = configuration(warnings);
     items.extend(machine::items(config));
     items.extend(cgroups::items());
+    items.extend(device::items(config));
     items.extend(paths::items(config));
     let text: String = items.iter().map(|item| format!("{item}\n")).collect();
     // A reader that has seen enough is no failure of the check.

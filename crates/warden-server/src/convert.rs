@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use warden_container::disk::Limits;
 use warden_container::error::Error;
-use warden_container::info::{BandwidthStat, CpuStat, DiskStat, Info, MemoryStat};
+use warden_container::info::{BandwidthStat, CpuStat, DiskStat, Info, MemoryStat, Pressure, PressureStat};
 use warden_container::request::{
     Bind, Copy, Create, Direction, Disk, NetIn, NetOut, Protocol, Run, Space, Stop, Transport,
 };
@@ -218,6 +218,7 @@ pub(crate) fn info(info: Info) -> messages::InfoResponse {
         cpu_stat: info.cpu.map(cpu),
         disk_stat: info.disk.map(disk),
         bandwidth_stat: Some(bandwidth(info.bandwidth)),
+        pressure_stat: info.pressure.map(pressure_stat),
         job_ids: info.jobs.into_iter().map(u64::from).collect(),
     }
 }
@@ -232,6 +233,28 @@ fn disk(stat: DiskStat) -> messages::DiskStat {
 
 fn cpu(stat: CpuStat) -> messages::CpuStat {
     messages::CpuStat { usage: stat.usage, user: stat.user, system: stat.system }
+}
+
+fn pressure_stat(stat: PressureStat) -> messages::PressureStat {
+    messages::PressureStat {
+        cpu: stat.cpu.map(pressure),
+        memory: stat.memory.map(pressure),
+        io: stat.io.map(pressure),
+    }
+}
+
+fn pressure(pressure: Pressure) -> messages::Pressure {
+    let (some, full) = (pressure.some, pressure.full);
+    messages::Pressure {
+        some_avg10: some.map(|stall| stall.avg10),
+        some_avg60: some.map(|stall| stall.avg60),
+        some_avg300: some.map(|stall| stall.avg300),
+        some_total: some.map(|stall| stall.total),
+        full_avg10: full.map(|stall| stall.avg10),
+        full_avg60: full.map(|stall| stall.avg60),
+        full_avg300: full.map(|stall| stall.avg300),
+        full_total: full.map(|stall| stall.total),
+    }
 }
 
 fn bandwidth(stat: BandwidthStat) -> messages::BandwidthStat {
@@ -280,6 +303,7 @@ fn memory(stat: MemoryStat) -> messages::MemoryStat {
 mod tests {
     use std::net::Ipv4Addr;
 
+    use warden_container::info::Stall;
     use warden_container::state::State;
 
     use super::*;
@@ -442,6 +466,10 @@ mod tests {
             memory: Some(MemoryStat { rss: Some(7), total_unevictable: Some(0), ..MemoryStat::default() }),
             cpu: None,
             disk: Some(DiskStat { bytes_used: 4096, inodes_used: None, backend: "btrfs" }),
+            pressure: Some(PressureStat {
+                io: Some(Pressure { some: Some(Stall { total: 9, ..Stall::default() }), full: None }),
+                ..PressureStat::default()
+            }),
             bandwidth: BandwidthStat { in_rate: 7, ..BandwidthStat::default() },
             jobs: vec![1, 4_294_967_295],
         });
@@ -455,6 +483,9 @@ mod tests {
         let disk = told.disk_stat.unwrap();
         assert_eq!((disk.bytes_used, disk.inodes_used), (Some(4096), None));
         assert_eq!(disk.backend, Some(b"btrfs".to_vec()));
+        let waiting = told.pressure_stat.unwrap();
+        assert_eq!((waiting.cpu, waiting.io.as_ref().unwrap().some_total), (None, Some(9)));
+        assert_eq!(waiting.io.unwrap().full_avg10, None);
         let bandwidth = told.bandwidth_stat.unwrap();
         assert_eq!((bandwidth.in_rate, bandwidth.out_burst), (Some(7), Some(u32::MAX.into())));
         assert_eq!(told.job_ids, [1, 4_294_967_295]);

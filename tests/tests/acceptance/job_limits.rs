@@ -138,7 +138,7 @@ fn limits_are_enforced() {
 
 #[test]
 fn a_limit_that_cannot_be_raised_does_not_fail_the_job() {
-    let daemon = Daemon::any();
+    let daemon = Daemon::own();
     let mut client = daemon.connect();
     let handle = client.create();
     let asked = ResourceLimits {
@@ -150,4 +150,15 @@ fn a_limit_that_cannot_be_raised_does_not_fail_the_job() {
     let found = limits(&mut client, &handle, Some(asked));
     let files: u64 = found["Max open files"].split(' ').next().unwrap().parse().unwrap();
     assert!(files >= 1024, "the nearest possible value, not {files}");
+    // The highest that the daemon itself has, and could pass on.
+    let own = std::fs::read_to_string(format!("/proc/{}/limits", daemon.pid())).unwrap();
+    let ceiling = own.lines().find_map(|line| line.strip_prefix("Max open files")).unwrap();
+    assert_eq!(ceiling.split_whitespace().nth(1), Some(files.to_string().as_str()));
+    let told = |line: &str| {
+        line.contains("a limit of a job cannot be raised so far")
+            && line.contains("\"Nofile\"")
+            && line.contains(&(1_u64 << 40).to_string())
+            && line.contains(&format!(":{files},"))
+    };
+    assert!(daemon.log().lines().any(told), "{}", daemon.log());
 }

@@ -226,3 +226,51 @@ fn devices_are_those_of_the_list_even_for_who_can_name_others() {
     let made = client.run_privileged(&handle, "mknod /tmp/mem c 1 1 && head -c 1 /tmp/mem");
     assert_ne!(made.status, 0, "{}", made.errors());
 }
+
+#[test]
+fn reading_and_writing_of_the_depot_s_device_is_limited_where_the_configuration_says_so() {
+    let limits = "{read_bps: 50000000, write_bps: 40000000, read_iops: 3000, write_iops: 2000}";
+    let daemon = Daemon::with(&[("server.io_limits", limits)]);
+    let mut client = daemon.connect();
+    let handle = client.create();
+    let id = id_of(&mut client, &handle);
+    let expected = [("read_bps", "rbps", 50_000_000), ("write_bps", "wbps", 40_000_000)];
+    let operations = [("read_iops", "riops", 3_000), ("write_iops", "wiops", 2_000)];
+    let unified = kept(&id, "io.max");
+    for (file, key, number) in expected.into_iter().chain(operations) {
+        match &unified {
+            Some(max) => assert!(max.contains(&format!("{key}={number}")), "{max}"),
+            None => {
+                let held = kept(&id, &format!("blkio.throttle.{file}_device")).unwrap();
+                assert!(held.ends_with(&format!(" {number}")), "{file}: {held}");
+            }
+        }
+    }
+    assert_eq!(
+        client.text(&handle, "head -c 100000 /dev/zero > file; sync file; stat -c %s file"),
+        "100000\n"
+    );
+}
+
+#[test]
+fn pressure_is_told_where_the_kernel_measures_it_for_the_container() {
+    let daemon = Daemon::any();
+    let mut client = daemon.connect();
+    let handle = client.create();
+    let id = id_of(&mut client, &handle);
+    let told = client.info(&handle).pressure_stat;
+    match kept(&id, "cpu.pressure") {
+        None => assert_eq!(told, None),
+        Some(text) => {
+            assert!(text.starts_with("some avg10="), "{text}");
+            let told = told.unwrap();
+            for pressure in [told.cpu, told.memory, told.io] {
+                let pressure = pressure.unwrap();
+                assert!(
+                    pressure.some_total.is_some() && pressure.some_avg10.unwrap() <= 10_000,
+                    "{pressure:?}"
+                );
+            }
+        }
+    }
+}

@@ -101,7 +101,7 @@ fn settings(depot: &std::path::Path, name: &str) -> Settings {
 /// A container whose iomux process is `program`, which need not do anything.
 fn world(name: &str, program: &[&str]) -> World {
     let depot = tempfile::tempdir().unwrap();
-    let machine = Arc::new(Machine::prepare(settings(depot.path(), name)).unwrap());
+    let machine = Arc::new(Machine::prepare(settings(depot.path(), name)).unwrap().0);
     let registry = Arc::new(Registry::default());
     let id = machine.ids.next();
     machine.cgroups.create(id, false, 2048).unwrap();
@@ -113,15 +113,17 @@ fn world(name: &str, program: &[&str]) -> World {
         .kill_on_drop(true)
         .spawn()
         .unwrap();
-    let process = rustix::process::Pid::from_raw(child.id().unwrap().cast_signed()).unwrap();
-    let supervisor = Supervisor { link: Link::new(ours).unwrap(), child, init: 0 };
+    let pid = rustix::process::Pid::from_raw(child.id().unwrap().cast_signed()).unwrap();
+    let process = crate::process::Process::Child(child);
+    let supervisor = Supervisor { link: Link::new(ours).unwrap(), process, init: 0, told: Vec::new() };
     let leases = machine.pools.lease(None).unwrap();
-    let shared = Shared::new(id, b"handle".to_vec(), Arc::clone(&machine), &registry, leases);
+    let shared = Shared::new(id, b"handle".to_vec(), Arc::clone(&machine), &registry, leases, None);
+    shared.set_state(State::Active);
     let reservation = registry.reserve(b"handle".to_vec()).unwrap();
     let container = Container::launch(shared, supervisor);
     reservation.fill(Arc::clone(&container), None, registry.open());
     let iomux = Iomux(Some(crate::link::watch(theirs).unwrap()));
-    World { machine, registry, container, iomux, process, _depot: depot }
+    World { machine, registry, container, iomux, process: pid, _depot: depot }
 }
 
 const SLEEPS: &[&str] = &["sleep", "1000"];
@@ -394,6 +396,7 @@ async fn a_container_without_its_actor_can_be_destroyed() {
         Arc::clone(&world.machine),
         &world.registry,
         leases,
+        None,
     );
     shared.set_state(State::Active);
     let orphan = Container::without_actor(shared);

@@ -12,7 +12,7 @@ const SHARES: (u64, u64) = (2, 262_144);
 /// The weights of version 2.
 const WEIGHTS: (u64, u64) = (1, 10_000);
 /// The shares and the weight of a group that nobody has changed: the kernel's own rate between them.
-const DEFAULT_SHARES: u64 = 1024;
+pub(crate) const DEFAULT_SHARES: u64 = 1024;
 const DEFAULT_WEIGHT: u64 = 100;
 /// The period of a quota, microseconds: the kernel's default.
 pub(crate) const PERIOD: u64 = 100_000;

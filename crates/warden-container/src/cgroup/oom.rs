@@ -95,6 +95,18 @@ fn is_near(peak: u64, limit: u64) -> bool {
     peak >= limit - limit / 8
 }
 
+/// How often processes of a group were killed because its own memory had run out, as far as the kernel tells.
+pub(super) fn kills(version: Version, directory: &Path) -> io::Result<u64> {
+    match version {
+        Version::V1 if has_hit_its_limit(directory) => {
+            let text = fs::read_to_string(directory.join("memory.oom_control"))?;
+            Ok(field(&text, "oom_kill "))
+        }
+        Version::V1 => Ok(0),
+        Version::V2 => Ok(count(&fs::read_to_string(directory.join("memory.events"))?)),
+    }
+}
+
 /// How often a version 2 group has run out of memory: `oom` counts its own limit, `oom_kill` also the machine's.
 fn times(events: &OwnedFd) -> io::Result<u64> {
     let mut text = [0; 512];
@@ -103,7 +115,11 @@ fn times(events: &OwnedFd) -> io::Result<u64> {
 }
 
 fn count(events: &str) -> u64 {
-    events.lines().find_map(|line| line.strip_prefix("oom ")?.trim().parse().ok()).unwrap_or(0)
+    field(events, "oom ")
+}
+
+fn field(text: &str, name: &str) -> u64 {
+    text.lines().find_map(|line| line.strip_prefix(name)?.trim().parse().ok()).unwrap_or(0)
 }
 
 /// A watched group, for the async threads.

@@ -16,7 +16,7 @@ use super::pump::{Direction, Flow, Pump};
 use super::stdio::Stdio;
 use super::{NO_STATUS, SIGCONT, SIGWINCH};
 use crate::connection::Connection;
-use crate::message::{MAX_PACKET, Process, Reply, Request, SpawnStep, VERSION, WaitStatus};
+use crate::message::{MAX_PACKET, Process, Reply, Request, SpawnStep, VERSION, VERSIONS, WaitStatus};
 
 /// Requests that wait for wshd.
 const MAX_QUEUE: usize = 16;
@@ -85,7 +85,7 @@ impl Session {
         };
         let mut session = prepare().map_err(Failure::io("prepare to talk to wshd"))?;
         match session.wait_for_reply()? {
-            (Reply::Hello { version: VERSION }, _) => Ok(session),
+            (Reply::Hello { version }, _) if VERSIONS.contains(&version) => Ok(session),
             (Reply::Hello { version }, _) => Err(Failure::Version(version)),
             _ => Err(Failure::Lost),
         }
@@ -179,6 +179,7 @@ impl Session {
                     Event::Init => match self.init.receive::<Reply>(MAX_PACKET).map_err(lost)? {
                         Some((Reply::Spawned { job, .. } | Reply::Exited { job, .. }, _))
                             if job < FIRST_JOB => {}
+                        Some((Reply::Told, _)) => {}
                         Some((reply, fds)) => return Ok((reply, fds)),
                         None => {}
                     },

@@ -1,10 +1,20 @@
 //! One stream of a job: from its pipe to its file and its log.
+//!
+//! A byte is in the pipe or in the file and never only in this process's memory: iomux may be killed at any moment, and
+//! another goes on from where the file ends (docs/adr/0004). The log is not that careful.
 
 use std::fs::File;
-use std::io::{self, Read, Write};
+use std::io::{self, Read};
+use std::os::fd::AsFd;
+use std::os::unix::fs::FileExt;
+
+use warden_linux::file;
 
 use super::Moved;
 use super::syslog::LineLog;
+
+/// A file system that does not move bytes out of a pipe by itself.
+const EINVAL: i32 = 22;
 
 /// Where a stream's bytes are kept.
 pub(super) enum Store {
@@ -23,44 +33,51 @@ pub(super) struct Stream {
 }
 
 impl Stream {
-    pub(super) fn new(store: Store, log: Option<LineLog>) -> Self {
-        Self { pipe: None, store, stored: 0, log }
+    /// A stream whose file holds `stored` bytes already.
+    pub(super) fn new(store: Store, stored: u64, log: Option<LineLog>) -> Self {
+        Self { pipe: None, store, stored, log }
     }
 
-    /// Moves at most one buffer; `Fatal` means that more came than `allowance` allows, all of which is used up then.
-    /// Fails when the bytes cannot be stored.
+    /// Moves at most as much as the buffer takes; `Fatal` means that more came than `allowance` allows, all of which is
+    /// used up then. Fails when the bytes cannot be stored.
     pub(super) fn advance(&mut self, buffer: &mut [u8], allowance: &mut Option<u64>) -> io::Result<Moved> {
-        let Some(mut pipe) = self.pipe.as_ref() else { return Ok(Moved::Closed) };
-        let got = match pipe.read(buffer) {
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(Moved::Nothing),
-            Ok(0) | Err(_) => return Ok(Moved::Closed),
-            Ok(got) => got,
-        };
-        let kept = allowance.map_or(got, |left| usize::try_from(left).map_or(got, |left| left.min(got)));
-        if let Some(left) = allowance {
-            *left -= kept as u64;
-        }
-        self.keep(&buffer[..kept])?;
-        Ok(if kept < got { Moved::Fatal } else { Moved::Some })
-    }
-
-    fn keep(&mut self, mut bytes: &[u8]) -> io::Result<()> {
-        if let Some(log) = &mut self.log {
-            log.push(bytes);
-        }
-        let Store::File(file) = &mut self.store else { return Ok(()) };
-        while !bytes.is_empty() {
-            match file.write(bytes) {
-                // The length that clients are told is that of the file, also when it could not take all.
-                Ok(written) => {
-                    self.stored += written as u64;
-                    bytes = &bytes[written..];
+        let Some(pipe) = &self.pipe else { return Ok(Moved::Closed) };
+        let Store::File(file) = &self.store else {
+            return Ok(match read(pipe, buffer) {
+                Reading::Bytes(got) => {
+                    if let Some(log) = &mut self.log {
+                        log.push(&buffer[..got]);
+                    }
+                    Moved::Some
                 }
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(error),
-            }
+                Reading::Other(moved) => moved,
+            });
+        };
+        let room = allowance.map_or(buffer.len(), |left| {
+            usize::try_from(left).map_or(buffer.len(), |left| left.min(buffer.len()))
+        });
+        if room == 0 {
+            return Ok(excess(pipe));
         }
-        Ok(())
+        let before = self.stored;
+        let moved = match file::drain(pipe.as_fd(), file.as_fd(), &mut self.stored, room) {
+            Err(error) if error.raw_os_error() == Some(EINVAL) => {
+                copy(pipe, file, &mut self.stored, &mut buffer[..room])
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(Moved::Nothing),
+            Ok(0) => Ok(Moved::Closed),
+            Ok(_) => Ok(Moved::Some),
+            Err(error) => Err(error),
+        };
+        let mut got = (self.stored - before) as usize;
+        if let Some(left) = allowance {
+            *left = left.saturating_sub(got as u64);
+        }
+        if let Some(log) = &mut self.log {
+            got = file.read_at(&mut buffer[..got], before).unwrap_or(0);
+            log.push(&buffer[..got]);
+        }
+        moved
     }
 
     /// Completes the log.
@@ -69,4 +86,51 @@ impl Stream {
             log.finish();
         }
     }
+}
+
+/// What reading a pipe gave.
+enum Reading {
+    Bytes(usize),
+    Other(Moved),
+}
+
+fn read(mut pipe: &File, buffer: &mut [u8]) -> Reading {
+    match pipe.read(buffer) {
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => Reading::Other(Moved::Nothing),
+        Ok(0) | Err(_) => Reading::Other(Moved::Closed),
+        Ok(got) => Reading::Bytes(got),
+    }
+}
+
+/// What is to be done when nothing more may be stored. What is too much stays in the pipe, where another iomux would find
+/// it and judge the same.
+fn excess(pipe: &File) -> Moved {
+    if file::readable_bytes(pipe).unwrap_or(0) > 0 {
+        return Moved::Fatal;
+    }
+    match read(pipe, &mut [0]) {
+        Reading::Bytes(_) => Moved::Fatal,
+        Reading::Other(moved) => moved,
+    }
+}
+
+/// Moves bytes through the buffer, where the file system knows no other way: what is in it is lost with this process.
+fn copy(pipe: &File, file: &File, stored: &mut u64, buffer: &mut [u8]) -> io::Result<Moved> {
+    let got = match read(pipe, buffer) {
+        Reading::Bytes(got) => got,
+        Reading::Other(moved) => return Ok(moved),
+    };
+    let mut bytes = &buffer[..got];
+    while !bytes.is_empty() {
+        match file.write_at(bytes, *stored) {
+            // The length that clients are told is that of the file, also when it could not take all.
+            Ok(written) => {
+                *stored += written as u64;
+                bytes = &bytes[written..];
+            }
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(Moved::Some)
 }

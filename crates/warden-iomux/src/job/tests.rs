@@ -90,7 +90,7 @@ fn discarded_output_counts_nothing() {
 fn a_full_disk_is_the_cause_of_the_end() {
     let Fixture { mut job, mut writers, mut buffer, .. } = fixture(1 << 20, false);
     let full = File::options().write(true).open("/dev/full").unwrap();
-    job.streams[0] = Stream::new(Store::File(full), None);
+    job.streams[0] = Stream::new(Store::File(full), 0, None);
     job.streams[0].pipe = Some({
         let (read, write) = warden_linux::file::pipe().unwrap();
         writers[0] = File::from(write);
@@ -118,7 +118,7 @@ fn the_end_is_written_whole_and_never_replaced_by_another_job() {
     write_exit(&layout, 1, &exit).unwrap();
     assert_eq!(
         fs::read_to_string(layout.exit(1)).unwrap(),
-        r#"{"cause":{"signal":15},"stdout":1,"stderr":2}"#
+        r#"{"version":1,"cause":{"signal":15},"stdout":1,"stderr":2}"#
     );
     let again = Job::create(&layout, 1, &Output { limit: 1, discard: false, log: None });
     assert_eq!(again.err().map(|error| error.kind()), Some(io::ErrorKind::AlreadyExists));

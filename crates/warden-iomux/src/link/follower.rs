@@ -13,7 +13,7 @@ use warden_linux::socket::PacketSocket;
 
 use super::Failure;
 use crate::layout::Layout;
-use crate::message::{Event, Exit, MAX_PACKET, Request, VERSION};
+use crate::message::{Event, Exit, MAX_PACKET, Request, VERSION, VERSIONS};
 
 /// What iomux tells of the job.
 #[derive(Debug)]
@@ -68,7 +68,7 @@ impl Follower {
         };
         let mut ear = Ear::new(socket).map_err(Failure::io("talk to", &path))?;
         match ear.next()? {
-            Some(Event::Hello { version: VERSION }) => {}
+            Some(Event::Hello { version }) if VERSIONS.contains(&version) => {}
             Some(Event::Hello { version }) => return Err(Failure::Version(version)),
             Some(_) | None => return Ok(None),
         }

@@ -44,6 +44,9 @@ impl Supervisor {
 
     /// The job runs.
     pub(super) fn begin(&mut self, number: u32, fds: Vec<OwnedFd>) {
+        if self.adopting && !self.jobs.contains_key(&number) {
+            self.reopen(number);
+        }
         // An operator's shell is not ours.
         let Some(job) = self.jobs.get_mut(&number) else { return };
         job.spawned = true;
@@ -84,10 +87,15 @@ impl Supervisor {
         }
         Channel::BOTH.iter().for_each(|channel| unwatch(&self.epoll, &mut job, *channel));
         let exit = job.finish(status);
+        self.write_end(number, exit);
+    }
+
+    /// Writes a job's end down, lets wshd forget it, and tells the clients, in this order.
+    pub(super) fn write_end(&mut self, number: u32, exit: Exit) {
         if let Err(error) = job::write_exit(&self.layout, number, &exit) {
             eprintln!("iomux: write {}: {error}", self.layout.exit(number).display());
         }
-        self.ask_init(&inside::Request::Release { job: number }, Vec::new());
+        self.release(number);
         self.tell_end(number, exit);
     }
 

@@ -312,6 +312,39 @@ impl Container {
         });
     }
 
+    /// Makes the file that jobs wait for, as vcap, without iomux.
+    pub(crate) fn release(&self) {
+        let mut command = Command::new(helpers().join("wsh"));
+        command.arg("--socket").arg(self.layout.wshd_socket());
+        assert!(command.args(["--user", "vcap", "touch", "go"]).status().unwrap().success());
+    }
+
+    /// Kills iomux, whatever it does.
+    pub(crate) fn kill_supervisor(&mut self) {
+        self.iomux.kill().unwrap();
+        self.iomux.wait().unwrap();
+    }
+
+    /// Has another iomux take over from the one that was killed; gives what it tells until it is ready, or gone.
+    pub(crate) fn take_over(&mut self) -> Vec<Event> {
+        let path = self.layout.directory().join("spec.json");
+        let (near, far) = PacketSocket::pair().unwrap();
+        self.client = Client::new(near);
+        let mut command = Command::new(helpers().join("iomux"));
+        command.arg("--adopt").arg(path).stdin(Stdio::from(OwnedFd::from(far)));
+        self.iomux = command.spawn().unwrap();
+        drop(command);
+        let mut told = Vec::new();
+        loop {
+            let event = self.client.next().expect("iomux hung up");
+            let last = matches!(event, Event::Ready { .. } | Event::Gone);
+            told.push(event);
+            if last {
+                return told;
+            }
+        }
+    }
+
     /// Starts iomux once more, which must refuse; gives its last words.
     pub(crate) fn start_twice(&self) -> String {
         let path = self.layout.directory().join("spec.json");

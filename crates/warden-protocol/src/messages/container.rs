@@ -91,6 +91,8 @@ schema! {
         43 bandwidth_stat: optional message BandwidthStat,
         /// Its jobs that have not ended.
         44 job_ids: repeated uint64,
+        /// How long its tasks have waited for what they needed, where the kernel measures it.
+        50 pressure_stat: optional message PressureStat,
     }
 
     /// The memory of a container: numbers without `total_` are its own, those with it include cgroups below.
@@ -183,5 +185,35 @@ schema! {
         3 out_rate: optional uint64,
         /// Out of the container at once, bytes.
         4 out_burst: optional uint64,
+    }
+
+    /// How long the tasks of a container have waited for each resource.
+    message PressureStat {
+        /// For a processor.
+        1 cpu: optional message Pressure,
+        /// For memory.
+        2 memory: optional message Pressure,
+        /// For a disk.
+        3 io: optional message Pressure,
+    }
+
+    /// The waiting for one resource: while some task waited, and while all that had work to do did.
+    message Pressure {
+        /// Of the last 10 seconds, hundredths of a percent.
+        1 some_avg10: optional uint64,
+        /// Of the last minute, hundredths of a percent.
+        2 some_avg60: optional uint64,
+        /// Of the last 5 minutes, hundredths of a percent.
+        3 some_avg300: optional uint64,
+        /// Since the container was made, microseconds.
+        4 some_total: optional uint64,
+        /// Of the last 10 seconds, hundredths of a percent.
+        5 full_avg10: optional uint64,
+        /// Of the last minute, hundredths of a percent.
+        6 full_avg60: optional uint64,
+        /// Of the last 5 minutes, hundredths of a percent.
+        7 full_avg300: optional uint64,
+        /// Since the container was made, microseconds.
+        8 full_total: optional uint64,
     }
 }

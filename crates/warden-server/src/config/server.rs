@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Component, Path, PathBuf};
 use std::time::Duration;
 
+use warden_container::settings::IoLimits;
 use warden_init::message::Resource;
 
 use warden_container::pressure::Thresholds;
@@ -77,6 +78,8 @@ pub struct Server {
     pub max_request_memory: u64,
     /// Processes and threads that one container may have at the same time.
     pub max_tasks: u64,
+    /// What one container may read from the depot's device, and write to it.
+    pub io_limits: IoLimits,
     /// When the machine has no memory left for another container.
     pub memory_thresholds: Thresholds,
     /// How long a copy may make no progress.
@@ -134,6 +137,7 @@ impl Server {
             copy_stall_timeout: Duration::from_secs(
                 section.number("copy_stall_timeout", 1, 86_400)?.unwrap_or(60),
             ),
+            io_limits: read_io_limits(&mut section, notes)?,
             max_tasks: section.number("max_tasks", 16, 1 << 22)?.unwrap_or(2048),
             max_request_bytes: section.number("max_request_bytes", 1024, (1 << 31) - 1)?.unwrap_or(64 << 20),
             drain_timeout: Duration::from_secs(section.number("drain_timeout", 0, 86_400)?.unwrap_or(10)),
@@ -240,6 +244,20 @@ fn read_quota(section: &mut Section, notes: &mut Notes) -> Result<bool, ConfigEr
     let enabled = quota.flag("disk_quota_enabled")?;
     quota.finish(notes);
     Ok(enabled.unwrap_or(!given))
+}
+
+/// Reads our own map `io_limits`.
+fn read_io_limits(server: &mut Section, notes: &mut Notes) -> Result<IoLimits, ConfigError> {
+    let mut section = server.section("io_limits")?;
+    // The kernel counts operations in 32 bits.
+    let limits = IoLimits {
+        read_bytes: section.number("read_bps", 1, i64::MAX.into())?,
+        write_bytes: section.number("write_bps", 1, i64::MAX.into())?,
+        read_operations: section.number("read_iops", 1, (1 << 32) - 1)?,
+        write_operations: section.number("write_iops", 1, (1 << 32) - 1)?,
+    };
+    section.finish_strictly(notes)?;
+    Ok(limits)
 }
 
 fn read_rlimits(section: &mut Section, notes: &mut Notes) -> Result<BTreeMap<Resource, u64>, ConfigError> {

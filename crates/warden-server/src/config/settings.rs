@@ -38,6 +38,7 @@ impl Config {
             max_finished_bytes: server.max_finished_bytes,
             max_running_jobs: server.max_running_jobs,
             max_tasks: server.max_tasks,
+            io_limits: server.io_limits,
             memory_thresholds: server.memory_thresholds,
             copy_stall_time: server.copy_stall_timeout,
             syslog_socket: server.syslog_socket.clone().unwrap_or_else(|| PathBuf::from("/dev/log")),

@@ -283,6 +283,12 @@ fn an_impossible_value_names_what_is_possible() {
         ("server.max_clients", "0", "0: expected a whole number from 1 to 1048576"),
         ("server.copy_stall_timeout", "0", "0: expected a whole number from 1 to 86400"),
         ("server.max_running_jobs", "0", "0: expected a whole number from 1 to 1048576"),
+        ("server.io_limits.read_bps", "0", "0: expected a whole number from 1 to 9223372036854775807"),
+        (
+            "server.io_limits.write_iops",
+            "4294967296",
+            "4294967296: expected a whole number from 1 to 4294967295",
+        ),
         ("server.max_tasks", "15", "15: expected a whole number from 16 to 4194304"),
         ("server.max_request_bytes", "1023", "1023: expected a whole number from 1024 to 2147483647"),
         ("server.host_ids.start", "0", "0: expected a whole number from 65536 to 4294901759"),

@@ -1,0 +1,242 @@
+//! What an earlier daemon left, however it ended, and how its containers are taken over.
+//!
+//! ```text
+//!                              directory in the depot, or cgroup
+//!                                            |
+//!        no snapshot: never handed out ------+------ its init is dead (the machine was rebooted, say)
+//!        no snapshot that can be read -------+------ its destruction had begun
+//!                          |                 |                            |
+//!                          +-----------> removed <------------------------+
+//!                                            |
+//!                       else: adopted, with its rules, limits, jobs, addresses, grace time
+//! ```
+//!
+//! The survey takes what the survivors hold out of the pools before anything is given out; the packet filter's table is
+//! replaced once, by one that has their rules. Then all of them are adopted at the same time, and are found by clients
+//! in the order of their creation. A container that lives and cannot be adopted keeps what it holds and is left alone.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::task::JoinSet;
+use warden_iomux::layout::Layout;
+use warden_linux::socket::PacketSocket;
+
+use crate::cgroup::Cgroups;
+use crate::cgroup::oom::Watch;
+use crate::container::{Container, Shared};
+use crate::depot::Depot;
+use crate::error::{Context, Error, blocking};
+use crate::id::Id;
+use crate::leases::{Leases, Pools};
+use crate::limits;
+use crate::machine::{self, Machine};
+use crate::network::ContainerNetwork;
+use crate::registry::{Registry, Reservation};
+use crate::snapshot::{Snapshot, Unreadable};
+use crate::state::State;
+use crate::supervisor::{Supervisor, is_absence};
+
+pub(crate) mod jobs;
+
+/// What a daemon finds when it starts.
+#[derive(Debug, Default)]
+pub(crate) struct Survey {
+    /// In the order of their creation.
+    pub(crate) survivors: Vec<Survivor>,
+    /// Containers of which nothing should be left.
+    pub(crate) removed: Vec<Id>,
+}
+
+/// A container whose init lives.
+#[derive(Debug)]
+pub(crate) struct Survivor {
+    pub(crate) snapshot: Snapshot,
+    pub(crate) leases: Leases,
+}
+
+impl Survivor {
+    /// Its part of the network.
+    pub(crate) fn network(&self) -> ContainerNetwork {
+        ContainerNetwork {
+            id: self.snapshot.id,
+            addresses: self.leases.addresses,
+            records: self.snapshot.opened.clone(),
+        }
+    }
+}
+
+/// Why a container cannot be taken over.
+#[derive(Debug, thiserror::Error)]
+enum Verdict {
+    #[error("it was never handed out")]
+    NeverHandedOut,
+    #[error("its snapshot cannot be read: {0}")]
+    Unreadable(#[source] Unreadable),
+    #[error("its destruction had begun")]
+    Ending,
+    #[error("its init is dead")]
+    Dead,
+}
+
+/// Looks at everything that an earlier daemon left; removes what cannot be taken over.
+pub(crate) fn survey(depot: &Depot, cgroups: &Cgroups, pools: &Pools) -> Result<Survey, Error> {
+    let mut survey = Survey::default();
+    let ids: BTreeSet<Id> = depot.leftovers()?.into_iter().chain(cgroups.leftovers()).collect();
+    for id in ids {
+        let directory = depot.directory(id);
+        let (verdict, snapshot) = match judge(id, &directory) {
+            Ok(snapshot) => {
+                let leases = pools.adopt(snapshot.network, snapshot.user, snapshot.ids);
+                survey.survivors.push(Survivor { snapshot, leases });
+                continue;
+            }
+            Err((Verdict::Unreadable(Unreadable::Version(version)), _)) => {
+                // A newer daemon's container is none to be removed by an older one.
+                let path = directory.join(crate::snapshot::NAME);
+                let source = std::io::Error::other(format!("version {version}, of another wardend"));
+                return Err(source).context(|| format!("reading {}", path.display()));
+            }
+            Err(verdict) => verdict,
+        };
+        match machine::teardown(depot, cgroups, id) {
+            Ok(()) if matches!(verdict, Verdict::Unreadable(_)) => {
+                tracing::error!(container = %id, reason = %verdict, "removed a container of an earlier daemon");
+            }
+            Ok(()) => {
+                tracing::info!(container = %id, reason = %verdict, "removed a container of an earlier daemon");
+            }
+            Err(error) => {
+                tracing::error!(container = %id, %error, "an earlier daemon's container is still there");
+                if let Some(snapshot) = snapshot {
+                    pools.adopt(snapshot.network, snapshot.user, snapshot.ids).quarantine();
+                }
+            }
+        }
+        survey.removed.push(id);
+    }
+    if let Err(error) = depot.empty_trash() {
+        tracing::warn!(%error, "the trash was not emptied");
+    }
+    Ok(survey)
+}
+
+/// Whether a directory is that of a container which can be taken over.
+fn judge(id: Id, directory: &Path) -> Result<Snapshot, (Verdict, Option<Box<Snapshot>>)> {
+    let snapshot = match Snapshot::read(directory) {
+        Ok(None) => return Err((Verdict::NeverHandedOut, None)),
+        Ok(Some(snapshot)) if snapshot.id == id => snapshot,
+        Ok(Some(snapshot)) => {
+            let value = snapshot.id.to_string();
+            return Err((Verdict::Unreadable(Unreadable::Value { key: "container_id", value }), None));
+        }
+        Err(error) => return Err((Verdict::Unreadable(error), None)),
+    };
+    let verdict = match snapshot.state {
+        State::Destroyed | State::Born => Verdict::Ending,
+        State::Active | State::Stopped if is_dead(directory) => Verdict::Dead,
+        State::Active | State::Stopped => return Ok(snapshot),
+    };
+    Err((verdict, Some(Box::new(snapshot))))
+}
+
+/// Whether nobody serves a container's init socket: the kernel closes it with the init, and with nothing before.
+fn is_dead(directory: &Path) -> bool {
+    let path = Layout::new(directory).wshd_socket();
+    PacketSocket::connect(&path).is_err_and(|error| is_absence(&error))
+}
+
+/// Takes all survivors over.
+pub(crate) async fn adopt(machine: &Arc<Machine>, registry: &Arc<Registry>, survivors: Vec<Survivor>) {
+    let mut tasks = JoinSet::new();
+    for survivor in survivors {
+        let (machine, registry) = (Arc::clone(machine), Arc::clone(registry));
+        tasks.spawn(async move { adopt_one(machine, &registry, survivor).await });
+    }
+    let mut adopted: Vec<_> = Vec::new();
+    while let Some(outcome) = tasks.join_next().await {
+        match outcome {
+            Ok(container) => adopted.extend(container),
+            Err(error) => tracing::error!(%error, "taking over a container"),
+        }
+    }
+    adopted.sort_by_key(|(container, ..)| container.id());
+    for (container, reservation, grace) in adopted {
+        reservation.fill_adopted(container, grace);
+    }
+}
+
+/// Takes one over, or says why not.
+async fn adopt_one(
+    machine: Arc<Machine>,
+    registry: &Arc<Registry>,
+    survivor: Survivor,
+) -> Option<(Arc<Container>, Reservation, Option<Duration>)> {
+    let id = survivor.snapshot.id;
+    let reservation = match registry.reserve(survivor.snapshot.handle.clone()) {
+        Ok(reservation) => reservation,
+        Err(error) => {
+            tracing::error!(container = %id, %error, "a container is left alone");
+            survivor.leases.quarantine();
+            return None;
+        }
+    };
+    let shared = Shared::recovered(Arc::clone(&machine), registry, survivor);
+    match take(&shared).await {
+        Ok(adoption) => {
+            let grace = shared.grace;
+            tracing::info!(container = %id, jobs = shared.jobs.running().len(), "taken over");
+            Some((Container::adopt(shared, adoption), reservation, grace))
+        }
+        Err(error) => {
+            tracing::error!(container = %id, %error, "a container that lives is left alone: it cannot be taken over");
+            if let Some(leases) = shared.take_leases() {
+                leases.quarantine();
+            }
+            None
+        }
+    }
+}
+
+/// What the actor of a container that is taken over begins with.
+#[derive(Debug)]
+pub(crate) struct Adoption {
+    pub(crate) supervisor: Supervisor,
+    pub(crate) watch: Option<Watch>,
+    /// Its memory ran out while no daemon watched it.
+    pub(crate) ran_out_of_memory: bool,
+}
+
+async fn take(shared: &Arc<Shared>) -> Result<Adoption, Error> {
+    let machine = &shared.machine;
+    let spec = machine.depot.spec_path(shared.id);
+    let supervisor = match Supervisor::find(&spec).await? {
+        Some(supervisor) => supervisor,
+        None => {
+            tracing::warn!(container = %shared.id, "iomux is dead: another takes over");
+            Supervisor::take_over(&machine.supervisor, &spec).await?
+        }
+    };
+    let shared = Arc::clone(shared);
+    let (watch, ran_out_of_memory) = blocking(move || {
+        // iomux has done by now what the earlier daemon had asked of it: the files tell all.
+        let found =
+            jobs::scan(&shared.path).context(|| format!("reading the jobs of container {}", shared.id))?;
+        shared.machine.pass_jobs(found.highest);
+        for job in &found.jobs {
+            if job.exceeded_its_limit() {
+                shared.account_excess(job.number);
+            }
+            shared.jobs.recover(job.number, &job.found);
+        }
+        let watch = limits::restore(&shared)?;
+        shared.save()?;
+        // Written with its event, or not at all.
+        let ran_out = watch.is_some() && shared.account_memory();
+        Ok((watch, ran_out))
+    })
+    .await?;
+    Ok(Adoption { supervisor, watch, ran_out_of_memory })
+}

@@ -1,0 +1,69 @@
+//! What is done when iomux dies under a container that lives: another takes its place, and nothing is lost.
+//!
+//! Until it is ready no request is taken from the inbox: clients wait, and notice nothing else. A job that was being
+//! started is known to the next iomux or was never started. Copies end, for their helpers die with the iomux that has
+//! made them.
+
+use tokio::task::JoinHandle;
+use warden_iomux::message::{Event, Step};
+
+use crate::actor::Actor;
+use crate::error::Error;
+use crate::link::Lost;
+use crate::supervisor::Supervisor;
+
+/// How many that follow each other may die before they are ready.
+const ATTEMPTS: u32 = 5;
+
+/// The next iomux, while it is being started.
+pub(crate) type TakeOver = JoinHandle<Result<Supervisor, Error>>;
+
+impl Actor {
+    /// Has another iomux take over.
+    pub(crate) fn replace_supervisor(&mut self) {
+        tracing::warn!(container = %self.shared.id, "iomux has died: another takes over");
+        self.link = None;
+        self.end_copies();
+        let old = self.process.take();
+        let machine = self.shared.machine.clone();
+        let spec = machine.depot.spec_path(self.shared.id);
+        self.take_over = Some(tokio::spawn(async move {
+            // Two would read the same pipes.
+            if let Some(mut old) = old {
+                old.kill();
+                old.end().await;
+            }
+            let mut attempt = 1;
+            loop {
+                match Supervisor::take_over(&machine.supervisor, &spec).await {
+                    Err(error) if attempt < ATTEMPTS && !matches!(error, Error::TimedOut { .. }) => {
+                        tracing::warn!(%error, attempt, "an iomux did not take over");
+                        attempt += 1;
+                    }
+                    outcome => return outcome,
+                }
+            }
+        }));
+    }
+
+    /// Goes on with the next iomux, or without any.
+    pub(crate) fn taken_over(&mut self, outcome: Result<Supervisor, Error>) {
+        self.take_over = None;
+        match outcome {
+            Ok(Supervisor { link, process, told, .. }) => {
+                self.link = Some(link);
+                self.process = Some(process);
+                // Jobs that the one before had not begun are begun by this one.
+                let not_begun = |event: &Event| matches!(event, Event::SpawnFailed { step: Step::Init, .. });
+                for event in told.into_iter().filter(|event| !not_begun(event)) {
+                    self.hear(event);
+                }
+                self.start_again();
+            }
+            Err(error) => {
+                tracing::error!(container = %self.shared.id, %error, "no iomux takes over");
+                self.lose(&Lost::Closed);
+            }
+        }
+    }
+}
