@@ -352,3 +352,21 @@ fn a_file_that_is_no_image_is_left_alone() {
     assert!(refused.contains("it holds neither ext4 nor btrfs") && refused.contains("letter"), "{refused}");
     assert_eq!(fs::read_to_string(&image).unwrap(), "Dear reader");
 }
+
+#[test]
+fn limits_outlive_the_daemon() {
+    let mut limited = Limited::with(&[]);
+    let mut client = limited.daemon.connect();
+    let handle = client.create();
+    let kept = ask(&mut client, &handle, space(8 * MIB)).unwrap();
+    drop(client);
+    for signal in [Signal::TERM, Signal::KILL] {
+        limited.daemon.signal(signal);
+        limited.daemon.wait();
+        limited.daemon.restart();
+        let mut client = limited.daemon.connect();
+        assert_eq!(read(&mut client, &handle), kept);
+        let output = client.run(&handle, "head -c 16M /dev/zero > f");
+        assert!(output.errors().contains("Disk quota exceeded"), "{}", output.errors());
+    }
+}
