@@ -41,6 +41,10 @@ demo-v2: build ## The same in a virtual machine with Debian's own kernel and pur
 	@scripts/guest/setup
 	@scripts/guest/run scripts/demo $(DIST)
 
+.PHONY: confinement
+confinement: build ## Compare what a container is denied with Docker's and podman's defaults, seen from inside.
+	@scripts/confinement $(DIST)
+
 .PHONY: test
 test: build ## Run every test; needs root, and fails where a privileged test cannot run.
 	@[[ $$(id -u) = 0 ]] || { echo "make test: the tests make namespaces, mounts and cgroups: run it as root" >&2; exit 1; }

@@ -3,6 +3,12 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
+/// The setting that takes away what a privileged job may not do: for tests of what stands behind it.
+pub const ALL_PRIVILEGES: (&str, &str) = (
+    "server.confinement",
+    "{capabilities: false, system_calls: false, no_new_privileges: false, masked_paths: false, read_only_paths: false}",
+);
+
 /// Keys with their values, both as text of YAML.
 #[derive(Clone, Debug, Default)]
 pub struct Config(BTreeMap<String, BTreeMap<String, String>>);

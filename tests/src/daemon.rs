@@ -19,6 +19,9 @@ use crate::connection::Connection;
 use crate::wait::patience;
 use crate::{files, kernel, programs};
 
+/// A file in a daemon's directory that stands for the host's.
+const RESOLV_CONF: &str = "resolv.conf";
+
 /// How long a daemon may take to start or to end.
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -56,6 +59,20 @@ impl Daemon {
 
     /// A daemon of the test's own with further configuration: `section.key` and the value as YAML.
     pub fn with(settings: &[(&str, &str)]) -> Self {
+        Self::with_files(settings, &[])
+    }
+
+    /// The same, which finds `text` in the host's resolv.conf, wherever it looks; [`Self::set_resolv_conf`] changes it.
+    pub fn with_resolv_conf(settings: &[(&str, &str)], text: &str) -> Self {
+        Self::with_files(settings, &[(RESOLV_CONF, text)])
+    }
+
+    /// Changes what the daemon finds in the host's resolv.conf.
+    pub fn set_resolv_conf(&self, text: &str) {
+        fs::write(self.directory().join(RESOLV_CONF), text).unwrap();
+    }
+
+    fn with_files(settings: &[(&str, &str)], more: &[(&str, &str)]) -> Self {
         programs::require_root();
         let directory = tempfile::Builder::new()
             .prefix("warden-test.")
@@ -67,6 +84,9 @@ impl Daemon {
             config.set(key, value);
         }
         fs::write(directory.path().join("wardend.yml"), config.text()).unwrap();
+        for (name, text) in more {
+            fs::write(directory.path().join(name), text).unwrap();
+        }
         let child = start(directory.path());
         let socket = directory.path().join("warden.sock");
         let mut daemon = Self {
@@ -324,7 +344,7 @@ fn is_hidden(path: &Path) -> bool {
 /// Starts wardend in a network namespace of its own, whose addresses and ports collide with nobody's.
 fn start(directory: &Path) -> Child {
     let mut command = Command::new("unshare");
-    command.args(["--net", "sh", "-c", "ip link set lo up && exec \"$0\" --config \"$1\""]);
+    command.args(["--net", "sh", "-c", &format!("ip link set lo up && {}", running(directory))]);
     spawn(command, directory)
 }
 
@@ -332,13 +352,26 @@ fn start(directory: &Path) -> Child {
 fn start_in(network: &File, directory: &Path) -> Child {
     let mut command = Command::new("nsenter");
     command.arg(format!("--net=/proc/{}/fd/{}", std::process::id(), network.as_raw_fd()));
-    command.args(["sh", "-c", "exec \"$0\" --config \"$1\""]);
+    command.args(["sh", "-c", running(directory)]);
     spawn(command, directory)
+}
+
+/// The script that becomes wardend: its program is $0, its configuration $1, its resolv.conf $2.
+fn running(directory: &Path) -> &'static str {
+    if directory.join(RESOLV_CONF).exists() {
+        // The file is seen over the host's, in a mount namespace of the daemon's own.
+        return "exec unshare --mount sh -c \
+            'mount --bind \"$2\" /etc/resolv.conf && exec \"$0\" --config \"$1\"' \"$0\" \"$1\" \"$2\"";
+    }
+    "exec \"$0\" --config \"$1\""
 }
 
 fn spawn(mut command: Command, directory: &Path) -> Child {
     let stderr = File::create(directory.join("stderr")).unwrap();
-    command.arg(programs::find("wardend")).arg(directory.join("wardend.yml"));
+    command
+        .arg(programs::find("wardend"))
+        .arg(directory.join("wardend.yml"))
+        .arg(directory.join(RESOLV_CONF));
     command.env("LANG", "C.UTF-8").stdin(Stdio::null()).stdout(Stdio::null()).stderr(stderr);
     command.spawn().unwrap_or_else(|error| panic!("starting wardend: {error}"))
 }

@@ -5,6 +5,7 @@
 //! Everything here fails by panicking: that is how a test fails.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a harness fails by panicking")]
 
+pub mod attempt;
 mod births;
 mod config;
 mod connection;
@@ -18,9 +19,10 @@ pub mod programs;
 mod random;
 pub mod transfer;
 mod wait;
+pub mod world;
 
 pub use births::{Births, Midwife};
-pub use config::Config;
+pub use config::{ALL_PRIVILEGES, Config};
 pub use connection::{Connection, Output, Streamed};
 pub use daemon::Daemon;
 pub use random::Random;

@@ -1,6 +1,6 @@
 //! A container's pair of interfaces, the peer made in place.
 
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::os::fd::BorrowedFd;
 
 use anyhow::{Context, Result};
@@ -12,9 +12,10 @@ const PREFIX: u8 = 30;
 /// Connects the container `number`, whose network is a /30 of its own.
 pub(crate) fn connect(number: u32, namespace: BorrowedFd<'_>) -> Result<()> {
     let network = u32::from(Ipv4Addr::new(10, 128, 0, 0)) + (number % (1 << 20)) * 4;
-    let (host, container) = (Ipv4Addr::from(network + 1), Ipv4Addr::from(network + 2));
+    let (host, address) = (IpAddr::from(Ipv4Addr::from(network + 1)), Ipv4Addr::from(network + 2));
+    let container = IpAddr::from(address);
     let mac = |end: u8| {
-        let [a, b, c, d] = container.octets();
+        let [a, b, c, d] = address.octets();
         [2, end, a, b, c, d]
     };
     let (outer, inner) = (format!("f{number}-0"), format!("f{number}-1"));

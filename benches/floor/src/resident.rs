@@ -9,9 +9,10 @@ use anyhow::{Context, Result};
 use rustix::event::{PollFd, PollFlags};
 use rustix::process::{Pid, WaitOptions};
 use warden_linux::limit::{self, Limit};
+use warden_linux::seccomp::Instruction;
 use warden_linux::socket::{Packet, PacketSocket};
 use warden_linux::spawn::{self, Program};
-use warden_linux::{file, process};
+use warden_linux::{file, keyring, process, seccomp};
 
 /// The name by which this program knows that it is the init.
 pub(crate) const NAME: &str = "floor-init";
@@ -23,6 +24,18 @@ pub(crate) const USER: u32 = 10_000;
 pub(crate) const GROUP: u32 = 10_000;
 /// Its directory.
 pub(crate) const HOME: &str = "/home/vcap";
+
+/// What jobs can have at most, a bit each: those that the product leaves them.
+const CAPABILITIES: u64 = 0xa804_25fb;
+
+/// Refuses one system call (165, mount on x86_64). The product's filter is longer; the kernel remembers the answers of both,
+/// so that a call costs the same, and what the longer one costs when it is laid on is the product's.
+const FILTER: [Instruction; 4] = [
+    Instruction { code: 0x20, if_true: 0, if_false: 0, operand: 0 },
+    Instruction { code: 0x15, if_true: 0, if_false: 1, operand: 165 },
+    Instruction { code: 0x06, if_true: 0, if_false: 0, operand: 0x0005_0001 },
+    Instruction { code: 0x06, if_true: 0, if_false: 0, operand: 0x7fff_0000 },
+];
 
 /// The longest script.
 const LONGEST: usize = 4096;
@@ -55,9 +68,11 @@ pub(crate) fn ask(socket: &PacketSocket, script: &[u8]) -> Result<u8> {
 
 /// The init's whole life.
 ///
-/// What confines all its jobs is to be laid on here, before the first one, and inherited by them. It will be what the
-/// product's init lays on; as yet that is nothing beyond namespaces, ids, limits and cgroups.
+/// What confines all its jobs is laid on here, before the first one, and inherited by them, as the product's init does it.
 pub(crate) fn serve() -> Result<()> {
+    keyring::join_new_session()?;
+    seccomp::install(&FILTER)?;
+    process::bound_capabilities(CAPABILITIES)?;
     let socket = PacketSocket::adopt(process::inherited(0)?)?;
     loop {
         let packet = receive(&socket)?;
@@ -108,6 +123,8 @@ fn start(stdio: [BorrowedFd<'_>; 3]) -> Result<i32> {
         in_terminal: false,
         user: USER,
         group: GROUP,
+        groups: &[],
+        no_new_privileges: true,
         limits: &limits,
         umask: 0o022,
     };

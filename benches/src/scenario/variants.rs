@@ -7,9 +7,10 @@ use crate::report::{Unit, WARDEN};
 use crate::warden::{Warden, knows};
 
 /// Parts, each with the key and the value that turn it off.
-const PARTS: [(&str, &str, &str); 3] = [
+const PARTS: [(&str, &str, &str); 4] = [
     ("without a user namespace", "server.user_namespace", "false"),
-    ("without seccomp", "server.seccomp", "false"),
+    ("without seccomp", "server.confinement", "{system_calls: false}"),
+    ("without masks", "server.confinement", "{masked_paths: false, read_only_paths: false}"),
     ("without a disk quota", "server.quota", "{disk_quota_enabled: false}"),
 ];
 

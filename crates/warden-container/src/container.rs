@@ -259,6 +259,7 @@ impl Shared {
             events,
             host_ip: self.addresses.host,
             container_ip: self.addresses.container,
+            ipv6: self.addresses.v6.map(|v6| (v6.host, v6.container)),
             path: self.path.clone(),
             memory: self.machine.cgroups.memory(self.id),
             cpu: self.machine.cgroups.cpu(self.id),

@@ -4,6 +4,7 @@ use std::fs;
 use std::sync::Arc;
 
 use crate::container::{Container, Shared};
+use crate::dns;
 use crate::error::{Error, blocking};
 use crate::id::Id;
 use crate::image::Lower;
@@ -19,9 +20,6 @@ use crate::supervisor::Supervisor;
 
 /// The most bytes of a handle in a log line.
 const HANDLE_SHOWN: usize = 64;
-
-/// The host's name servers.
-const RESOLV_CONF: &str = "/etc/resolv.conf";
 
 /// A container that is being made.
 pub(crate) struct Creation {
@@ -82,6 +80,9 @@ fn prepare(machine: &Machine, id: Id, leases: &Leases, request: &Create) -> Resu
         }
     }
     let directory = machine.depot.directory(id);
+    let settings = &machine.settings;
+    let host_resolv_conf = fs::read(dns::RESOLV_CONF).unwrap_or_default();
+    machine.dns.serve(&machine.network, &host_resolv_conf);
     let spec = Plan {
         id,
         init: &machine.init,
@@ -91,11 +92,13 @@ fn prepare(machine: &Machine, id: Id, leases: &Leases, request: &Create) -> Resu
         system: &lower.system,
         directory: &directory,
         binds: &request.binds,
-        dns_servers: &machine.settings.dns_servers,
-        host_resolv_conf: &fs::read(RESOLV_CONF).unwrap_or_default(),
+        confinement: machine.settings.confinement,
+        dns_servers: &settings.dns_servers,
+        dns_forwarder: machine.dns.is_enabled(),
+        host_resolv_conf: &host_resolv_conf,
     }
     .spec()?;
-    machine.cgroups.create(id, machine.settings.allow_nested_warden, machine.settings.max_tasks)?;
+    machine.cgroups.create(id, !machine.settings.device_rules, machine.settings.max_tasks)?;
     if let Some(device) = machine.io_device {
         machine.cgroups.limit_io(id, device, &machine.settings.io_limits)?;
     }

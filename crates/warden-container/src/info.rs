@@ -1,6 +1,6 @@
 //! What `info` tells of a container.
 
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 use std::path::PathBuf;
 
 use crate::state::State;
@@ -16,6 +16,8 @@ pub struct Info {
     pub host_ip: Ipv4Addr,
     /// Its own end.
     pub container_ip: Ipv4Addr,
+    /// Both ends in IPv6, the host's first, where it has that.
+    pub ipv6: Option<(Ipv6Addr, Ipv6Addr)>,
     /// Its directory in the depot.
     pub path: PathBuf,
     /// Its memory, where the kernel tells.

@@ -1,14 +1,14 @@
 //! What a container holds of the host's pools: a network, a user, a range of ids.
 
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
-use ipnet::Ipv4Net;
+use ipnet::{Ipv4Net, Ipv6Net};
 use warden_init::spec::IdRange;
 
 use crate::error::Error;
 use crate::pool::{Lease, LeasePool};
-use crate::settings::{Addresses, Settings};
+use crate::settings::{Addresses, AddressesV6, Settings};
 
 /// Ids that one container is given.
 const IDS_PER_CONTAINER: u32 = 65_536;
@@ -17,6 +17,7 @@ const IDS_PER_CONTAINER: u32 = 65_536;
 #[derive(Debug)]
 pub(crate) struct Pools {
     network: Ipv4Net,
+    network_v6: Option<Ipv6Net>,
     networks: LeasePool,
     first_user: u32,
     users: LeasePool,
@@ -29,6 +30,7 @@ impl Pools {
         let pool = |size| LeasePool::new(size, Duration::ZERO);
         Self {
             network: settings.network.network.trunc(),
+            network_v6: settings.network.network_v6.map(|network| network.trunc()),
             networks: LeasePool::new(networks_in(settings.network.network), settings.network.release_delay),
             first_user: settings.users.start,
             users: pool(settings.users.size),
@@ -46,7 +48,7 @@ impl Pools {
         let ids_lease = self.ids.as_ref().map(lease_ids).transpose()?;
         let (ids, ids_lease) = ids_lease.unzip();
         Ok(Leases {
-            addresses: addresses(self.network, network_lease.index()),
+            addresses: addresses(self.network, self.network_v6, network_lease.index()),
             user: self.first_user.saturating_add(user_lease.index()),
             ids,
             held: [Some(network_lease), Some(user_lease), ids_lease],
@@ -54,14 +56,24 @@ impl Pools {
     }
 
     /// Takes out of the pools what a container of an earlier daemon holds; what is not in a pool any more it keeps too.
-    pub(crate) fn adopt(&self, network: Ipv4Addr, user: u32, ids: Option<IdRange>) -> Leases {
+    pub(crate) fn adopt(
+        &self,
+        network: Ipv4Addr,
+        network_v6: Option<Ipv6Addr>,
+        user: u32,
+        ids: Option<IdRange>,
+    ) -> Leases {
         let network_lease = index_in(self.network, network).and_then(|index| self.networks.lease_this(index));
         let user_lease = user.checked_sub(self.first_user).and_then(|index| self.users.lease_this(index));
         let ids_lease = ids.zip(self.ids.as_ref()).and_then(|(held, (range, pool))| {
             let offset = held.host_start.checked_sub(range.host_start)?;
             pool.lease_this(offset / IDS_PER_CONTAINER)
         });
-        let addresses = addresses(Ipv4Net::new_assert(network, 30), 0);
+        let addresses = addresses(
+            Ipv4Net::new_assert(network, 30),
+            network_v6.map(|network| Ipv6Net::new_assert(network, 126)),
+            0,
+        );
         Leases { addresses, user, ids, held: [network_lease, user_lease, ids_lease] }
     }
 
@@ -118,13 +130,23 @@ fn index_in(network: Ipv4Net, first: Ipv4Addr) -> Option<u32> {
     network.contains(&first).then(|| (u32::from(first) - u32::from(network.network())) / 4)
 }
 
-/// The addresses of a network's /30 of this number.
-fn addresses(network: Ipv4Net, index: u32) -> Addresses {
+/// The addresses of a network's /30 of this number, and of the /126 of the same number.
+fn addresses(network: Ipv4Net, network_v6: Option<Ipv6Net>, index: u32) -> Addresses {
     let first = u32::from(network.network()) + index * 4;
     Addresses {
         network: Ipv4Net::new_assert(Ipv4Addr::from(first), 30),
         host: Ipv4Addr::from(first + 1),
         container: Ipv4Addr::from(first + 2),
+        v6: network_v6.map(|network| addresses_v6(network, index)),
+    }
+}
+
+fn addresses_v6(network: Ipv6Net, index: u32) -> AddressesV6 {
+    let first = u128::from(network.network()) + u128::from(index) * 4;
+    AddressesV6 {
+        network: Ipv6Net::new_assert(first.into(), 126),
+        host: (first + 1).into(),
+        container: (first + 2).into(),
     }
 }
 
@@ -135,7 +157,11 @@ mod tests {
 
     fn pools(network: &str, users: u32, ids: Option<u32>) -> Pools {
         let mut settings = crate::settings::sample("/nowhere".as_ref());
-        settings.network = NetworkPool { network: network.parse().unwrap(), release_delay: Duration::ZERO };
+        settings.network = NetworkPool {
+            network: network.parse().unwrap(),
+            network_v6: Some("fd00:1:2:3::/64".parse().unwrap()),
+            release_delay: Duration::ZERO,
+        };
         settings.users = UserPool { start: 10_000, size: users };
         settings.ids = ids.map(|ranges| IdRange { host_start: 524_288, count: ranges * 65_536 + 5 });
         Pools::new(&settings)
@@ -150,6 +176,12 @@ mod tests {
         assert_eq!(first.addresses.host, Ipv4Addr::new(10, 254, 0, 1));
         assert_eq!(first.addresses.container, Ipv4Addr::new(10, 254, 0, 2));
         assert_eq!(second.addresses.container, Ipv4Addr::new(10, 254, 0, 6));
+        let v6 = second.addresses.v6.unwrap();
+        assert_eq!(v6.network.to_string(), "fd00:1:2:3::4/126");
+        assert_eq!(
+            (v6.host.to_string(), v6.container.to_string()),
+            ("fd00:1:2:3::5".into(), "fd00:1:2:3::6".into())
+        );
         assert_eq!((first.user, second.user), (10_000, 10_001));
         assert_eq!(first.ids, Some(IdRange { host_start: 524_288, count: 65_536 }));
         assert_eq!(second.ids, Some(IdRange { host_start: 589_824, count: 65_536 }));
@@ -211,8 +243,12 @@ mod tests {
     fn what_an_earlier_daemon_gave_out_is_not_given_out_again() {
         let pools = pools("10.254.0.0/24", 8, Some(4));
         let ids = Some(IdRange { host_start: 589_824, count: 65_536 });
-        let adopted = pools.adopt(Ipv4Addr::new(10, 254, 0, 4), 10_001, ids);
-        assert_eq!(adopted.addresses, addresses("10.254.0.0/24".parse().unwrap(), 1));
+        let adopted =
+            pools.adopt(Ipv4Addr::new(10, 254, 0, 4), Some("fd00::4".parse().unwrap()), 10_001, ids);
+        assert_eq!(
+            adopted.addresses,
+            addresses("10.254.0.0/24".parse().unwrap(), Some("fd00::/64".parse().unwrap()), 1)
+        );
         assert_eq!((adopted.user, adopted.ids), (10_001, ids));
         let others = [pools.lease(None).unwrap(), pools.lease(None).unwrap()];
         assert_eq!(others[1].addresses.network.to_string(), "10.254.0.8/30");
@@ -220,7 +256,7 @@ mod tests {
         assert_eq!(others[1].ids.unwrap().host_start, 655_360);
         drop(adopted);
         assert!(pools.lease(Some(b"10.254.0.5")).is_ok());
-        let elsewhere = pools.adopt(Ipv4Addr::new(192, 168, 0, 8), 5, None);
+        let elsewhere = pools.adopt(Ipv4Addr::new(192, 168, 0, 8), None, 5, None);
         assert_eq!(elsewhere.addresses.container, Ipv4Addr::new(192, 168, 0, 10));
     }
 

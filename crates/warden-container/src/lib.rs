@@ -9,6 +9,7 @@ mod create;
 mod depot;
 pub mod device;
 pub mod disk;
+mod dns;
 mod ending;
 pub mod error;
 pub mod host;

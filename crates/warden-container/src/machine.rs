@@ -11,6 +11,7 @@ use crate::cgroup::Cgroups;
 use crate::depot::{Depot, make_directory};
 use crate::device::Device;
 use crate::disk::image::DepotImage;
+use crate::dns::{self, Dns};
 use crate::error::{Context, Error};
 use crate::id::{Id, Ids};
 use crate::image::{self, Lower};
@@ -32,6 +33,7 @@ pub(crate) struct Machine {
     image: Option<DepotImage>,
     pub(crate) cgroups: Cgroups,
     pub(crate) network: Network,
+    pub(crate) dns: Dns,
     pub(crate) pools: Pools,
     pub(crate) ids: Ids,
     /// The device whose reading and writing is limited, where that is asked for and possible.
@@ -72,6 +74,11 @@ impl Machine {
                 survivor.leases.quarantine();
             }
         }
+        let dns = Dns::new(&settings);
+        if !network.is_empty() {
+            // What runs on may have been told to ask here.
+            dns.serve(&network, &fs::read(dns::RESOLV_CONF).unwrap_or_default());
+        }
         cgroups.share()?;
         let lower = Lower::prepare(&settings.image, &depot, ids.next())?;
         if let Err(error) = image::remove_unused(&depot, &lower) {
@@ -79,6 +86,7 @@ impl Machine {
         }
         let machine = Self {
             network,
+            dns,
             pools,
             io_device: io_device(&settings, &cgroups),
             settings,

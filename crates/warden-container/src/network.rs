@@ -5,11 +5,10 @@
 //! set up last. docs/network.md says what is let through.
 
 use std::collections::HashMap;
-use std::fs;
 use std::os::fd::AsFd;
 use std::sync::{Arc, Mutex, mpsc};
 
-use warden_linux::netlink::nftables::{Batch, Watch};
+use warden_linux::netlink::nftables::{BaseChain, Batch, Watch};
 use warden_linux::netlink::{Protocol, Refusal, Socket, conntrack, nftables};
 
 use crate::error::{Context, Error};
@@ -19,11 +18,13 @@ use crate::network::forwards::Forwards;
 use crate::network::interfaces::names;
 use crate::network::repair::Repairs;
 use crate::network::state::{Member, State};
+use crate::network::table::PoolNetworks;
 use crate::pool::lock;
 use crate::request::{Bandwidth, NetIn, NetOut, Transport};
 use crate::settings::{Addresses, Settings};
 
 mod bandwidth;
+mod forwarding;
 mod forwards;
 mod interfaces;
 mod namespace;
@@ -39,8 +40,6 @@ mod tests;
 pub(crate) use namespace::Namespace;
 pub(crate) use records::{ContainerNetwork, OutFields, PortMapping, Records};
 
-/// The kernel's switch for sending on what came for others.
-const FORWARDING: &str = "/proc/sys/net/ipv4/ip_forward";
 /// The kernel's number of the hook `forward`.
 const FORWARD_HOOK: u32 = 2;
 
@@ -76,10 +75,11 @@ impl Network {
         let mut state = State {
             route: open(Protocol::Route)?,
             filter,
-            pool: settings.network.network,
+            pool: PoolNetworks { v4: settings.network.network, v6: settings.network.network_v6 },
             firewall: settings.firewall.clone(),
             members: HashMap::new(),
             forwards: Forwards::new(settings.ports),
+            dns: None,
             closed: false,
         };
         let mut refused = Vec::new();
@@ -87,7 +87,7 @@ impl Network {
             let id = container.id;
             refused.extend(state.adopt(container).err().map(|error| (id, error)));
         }
-        allow_forwarding()?;
+        forwarding::allow(state.pool.v6.is_some())?;
         let port = state.filter.port();
         let watch = port.and_then(Watch::start).context(|| "watching the packet filter".to_owned())?;
         state.write_all().map_err(failed)?;
@@ -107,13 +107,14 @@ impl Network {
         let names = names(id);
         let mut state = lock(&self.state);
         state.members.insert(id, Member { addresses, records: Records::default() });
-        let added = state.change(|table| table.add_container(id, &names.host, addresses.container));
+        let added = state.change(|table| table.add_container(id, &names.host, addresses));
         if let Err(refusal) = added {
             state.members.remove(&id);
             return Err(failed(refusal));
         }
-        let mtu = state.firewall.mtu;
-        interfaces::connect(&mut state.route, &names, addresses, namespace.as_fd(), mtu).map_err(failed)
+        let (mtu, loopback) = (state.firewall.mtu, state.dns.is_some());
+        interfaces::connect(&mut state.route, &names, addresses, namespace.as_fd(), mtu, loopback)
+            .map_err(failed)
     }
 
     /// Disconnects a container: rules, connections and addresses at once, its interface soon.
@@ -122,25 +123,27 @@ impl Network {
         let Some(member) = state.members.remove(&id) else { return Ok(()) };
         let names = names(id);
         let deleted = state.change(|table| {
-            for &mapping in &member.records.net_in {
-                table.delete_forward(member.forward(mapping));
+            for forward in member.records.net_in.iter().flat_map(|&mapping| member.forwards(mapping)) {
+                table.delete_forward(forward);
             }
-            table.delete_container(id, &names.host, member.addresses.container);
+            table.delete_container(id, &names.host, member.addresses);
         });
         if let Err(refusal) = deleted {
             state.members.insert(id, member);
             return Err(failed(refusal));
         }
         state.forwards.release(&member.records.net_in);
-        // Deleting the interface takes the kernel long.
-        interfaces::disconnect(&mut state.route, &names, member.addresses)?;
-        // The reaper lives as long as this.
+        // The container is forgotten: what fails now is told, and does not keep the rest from being done.
+        let mut errors: Vec<_> =
+            interfaces::disconnect(&mut state.route, &names, member.addresses).err().into_iter().collect();
+        // Deleting the interfaces takes the kernel long. The reaper lives as long as this.
         for name in names.on_the_host() {
             let _ = self.reaper.send(name);
         }
-        conntrack::forget_address(&mut state.filter, member.addresses.container.into())
-            .map(drop)
-            .map_err(failed)
+        for address in member.addresses.inside() {
+            errors.extend(conntrack::forget_address(&mut state.filter, address).err().map(failed));
+        }
+        Error::join(errors).map_or(Ok(()), Err)
     }
 
     /// Forwards a port of the host to a container; answers both ports.
@@ -168,10 +171,42 @@ impl Network {
     pub(crate) fn net_out(&self, id: Id, request: &NetOut) -> Result<(), Error> {
         let rule = rule::read(request)?;
         let mut state = lock(&self.state);
+        if state.pool.v6.is_none() && rule.addresses.is_some_and(|(first, _)| first.is_ipv6()) {
+            let expected = "IPv4: containers have no IPv6 where network.pool_network_v6 is not configured";
+            return Err(Error::invalid("network", request.network.as_deref().unwrap_or_default(), expected));
+        }
         if !state.members.contains_key(&id) {
             return Err(Error::UnknownHandle);
         }
         state.allow(id, request, &rule).map_err(failed)
+    }
+
+    /// Lets containers reach a forwarder of names on 127.0.0.1, as long as this process lives.
+    pub(crate) fn open_dns(&self, port: u16) -> Result<(), Error> {
+        let mut state = lock(&self.state);
+        let members: Vec<_> = state.members.keys().copied().collect();
+        for id in members {
+            interfaces::route_loopback(&mut state.route, &names(id)).map_err(failed)?;
+        }
+        state.dns = Some(port);
+        state.write_all().map_err(failed)?;
+        let State { filter, pool, firewall, .. } = &mut *state;
+        let name = format!("{}-dns", firewall.table);
+        let mut batch = Batch::new(&name);
+        table::redirect_dns(&mut batch, *pool, port);
+        batch.commit(filter).map_err(|refusal| {
+            // The port will be somebody else's.
+            state.dns = None;
+            match state.write_all() {
+                Ok(()) => failed(refusal),
+                Err(again) => failed(again),
+            }
+        })
+    }
+
+    /// Whether no container is connected.
+    pub(crate) fn is_empty(&self) -> bool {
+        lock(&self.state).members.is_empty()
     }
 
     /// What clients have opened for a container: what a snapshot needs to have it adopted later.
@@ -244,29 +279,25 @@ fn failed(refusal: Refusal) -> Error {
     }
 }
 
-/// Lets the host forward; where that cannot be written it must be so already.
-fn allow_forwarding() -> Result<(), Error> {
-    let action = || format!("writing 1 to {FORWARDING}");
-    if fs::read(FORWARDING).context(action)?.trim_ascii() == b"1" {
-        return Ok(());
-    }
-    fs::write(FORWARDING, "1").context(action)
-}
-
 /// Tells the operator whose rules may drop what ours let through.
 fn name_other_filters(socket: &mut Socket, own: &str) {
-    match nftables::base_chains(socket) {
-        Ok(chains) => {
-            for chain in chains {
-                if chain.hook == FORWARD_HOOK && chain.drops && chain.table != own {
-                    tracing::warn!(
-                        table = chain.table,
-                        chain = chain.name,
-                        "another program's rules drop what they do not know of forwarding: containers may reach nothing"
-                    );
-                }
-            }
+    let chains = match nftables::base_chains(socket) {
+        Ok(chains) => chains,
+        Err(error) => {
+            tracing::warn!(%error, "whether other programs drop forwarding is not known");
+            return;
         }
-        Err(error) => tracing::warn!(%error, "whether other programs drop forwarding is not known"),
+    };
+    for chain in chains.into_iter().filter(|chain| drops_forwarding(chain, own)) {
+        tracing::warn!(
+            table = chain.table,
+            chain = chain.name,
+            "another program's rules drop what they do not know of forwarding: containers may reach nothing"
+        );
     }
+}
+
+/// Whether a chain of another table drops by its policy what is forwarded, as those of iptables-nft do for Docker and ufw.
+fn drops_forwarding(chain: &BaseChain, own: &str) -> bool {
+    chain.hook == FORWARD_HOOK && chain.drops && chain.table != own
 }

@@ -3,8 +3,10 @@
 use std::path::{Component, Path};
 
 use warden_init::byte_string::ByteString;
+use warden_init::confinement::Confinement;
 use warden_init::spec::{self, Cgroup, InsideFile, Root, Spec, User};
 
+use crate::dns;
 use crate::error::Error;
 use crate::id::Id;
 use crate::leases::Leases;
@@ -37,7 +39,10 @@ pub(crate) struct Plan<'a> {
     /// The container's directory.
     pub(crate) directory: &'a Path,
     pub(crate) binds: &'a [Bind],
+    pub(crate) confinement: Confinement,
     pub(crate) dns_servers: &'a [String],
+    /// Whether there is a forwarder at the host's end of the network.
+    pub(crate) dns_forwarder: bool,
     /// Content of the host's resolv.conf.
     pub(crate) host_resolv_conf: &'a [u8],
 }
@@ -60,13 +65,17 @@ impl Plan<'_> {
             cgroups: self.cgroups,
             binds,
             user: User { name: USER.to_owned(), id: self.leases.user },
+            confinement: self.confinement,
         })
     }
 
     fn files(&self) -> Vec<InsideFile> {
         let addresses = &self.leases.addresses;
-        let hosts = format!("127.0.0.1 localhost\n{} {}\n", addresses.container, self.id);
-        let resolv_conf = resolv_conf(self.dns_servers, self.host_resolv_conf, addresses);
+        let mut hosts = format!("127.0.0.1 localhost\n{} {}\n", addresses.container, self.id);
+        if let Some(v6) = &addresses.v6 {
+            hosts.push_str(&format!("::1 localhost\n{} {}\n", v6.container, self.id));
+        }
+        let resolv_conf = resolv_conf(self, addresses);
         [
             ("/etc/hostname", format!("{}\n", self.id).into_bytes()),
             ("/etc/hosts", hosts.into_bytes()),
@@ -78,8 +87,9 @@ impl Plan<'_> {
     }
 }
 
-/// The configured name servers; else the host's, of whom a lone one on the loopback is reached at the host's address.
-fn resolv_conf(servers: &[String], host: &[u8], addresses: &Addresses) -> Vec<u8> {
+/// The configured name servers; else the host's, of whom those on the loopback are reached at the host's address.
+fn resolv_conf(plan: &Plan<'_>, addresses: &Addresses) -> Vec<u8> {
+    let (servers, host) = (plan.dns_servers, plan.host_resolv_conf);
     if !servers.is_empty() {
         return servers
             .iter()
@@ -89,6 +99,9 @@ fn resolv_conf(servers: &[String], host: &[u8], addresses: &Addresses) -> Vec<u8
     }
     if host.trim_ascii_end() == b"nameserver 127.0.0.1" {
         return format!("nameserver {}\n", addresses.host).into_bytes();
+    }
+    if plan.dns_forwarder && dns::needs_forwarder(host) {
+        return dns::inside(host, addresses.host);
     }
     host.to_vec()
 }
@@ -126,7 +139,9 @@ mod tests {
             system: &[],
             directory: "/depot/0123456789a".as_ref(),
             binds,
+            confinement: Confinement::FULL,
             dns_servers,
+            dns_forwarder: true,
             host_resolv_conf,
         }
         .spec()
@@ -174,6 +189,9 @@ mod tests {
         assert_eq!(of(&[], b"nameserver 127.0.0.1"), "nameserver 10.254.0.1\n");
         let several = "nameserver 127.0.0.1\nnameserver 1.1.1.1\n";
         assert_eq!(of(&[], several.as_bytes()), several);
+        let resolved = "nameserver 127.0.0.53\noptions edns0\nsearch x\n";
+        assert_eq!(of(&[], resolved.as_bytes()), "nameserver 10.254.0.1\noptions edns0\nsearch x\n");
+        assert_eq!(of(&["8.8.8.8"], resolved.as_bytes()), "nameserver 8.8.8.8\n");
         assert_eq!(of(&[], b""), "");
     }
 

@@ -89,7 +89,7 @@ pub(crate) fn survey(depot: &Depot, cgroups: &Cgroups, pools: &Pools) -> Result<
         let directory = depot.directory(id);
         let (verdict, snapshot) = match judge(id, &directory) {
             Ok(snapshot) => {
-                let leases = pools.adopt(snapshot.network, snapshot.user, snapshot.ids);
+                let leases = pools.adopt(snapshot.network, snapshot.network_v6, snapshot.user, snapshot.ids);
                 survey.survivors.push(Survivor { snapshot, leases });
                 continue;
             }
@@ -111,7 +111,9 @@ pub(crate) fn survey(depot: &Depot, cgroups: &Cgroups, pools: &Pools) -> Result<
             Err(error) => {
                 tracing::error!(container = %id, %error, "an earlier daemon's container is still there");
                 if let Some(snapshot) = snapshot {
-                    pools.adopt(snapshot.network, snapshot.user, snapshot.ids).quarantine();
+                    pools
+                        .adopt(snapshot.network, snapshot.network_v6, snapshot.user, snapshot.ids)
+                        .quarantine();
                 }
             }
         }

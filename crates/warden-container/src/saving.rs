@@ -64,6 +64,7 @@ impl Shared {
             stopping: self.stopping.load(Ordering::SeqCst),
             jobs,
             network: self.addresses.network.network(),
+            network_v6: self.addresses.v6.map(|v6| v6.network.network()),
             user: self.user,
             ids: self.ids,
             limits: self.limits.requested(),

@@ -1,11 +1,12 @@
 //! What the daemon is told by its configuration: plain values, already validated by who read them.
 
 use std::collections::BTreeMap;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use ipnet::Ipv4Net;
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+use warden_init::confinement::Confinement;
 use warden_init::message::Resource;
 use warden_init::spec::IdRange;
 
@@ -60,10 +61,16 @@ pub struct Settings {
     pub ports: PortPool,
     /// The inside's name servers; empty: the host's.
     pub dns_servers: Vec<String>,
+    /// Whether containers reach the host's name server where only its loopback does.
+    pub dns_forwarder: bool,
     /// Inside ids of vcap: one for each container.
     pub users: UserPool,
     /// A container may run a wardend of its own (all devices).
     pub allow_nested_warden: bool,
+    /// What a container's programs may not do.
+    pub confinement: Confinement,
+    /// Which devices a container may use; else all.
+    pub device_rules: bool,
 }
 
 /// A file that holds a file system.
@@ -102,6 +109,8 @@ pub enum Image {
 pub struct NetworkPool {
     /// The network that is cut into /30s.
     pub network: Ipv4Net,
+    /// The network that is cut into as many /126s; absent: containers have no IPv6.
+    pub network_v6: Option<Ipv6Net>,
     /// How long a released network rests.
     pub release_delay: Duration,
 }
@@ -114,7 +123,7 @@ pub struct Firewall {
     /// Largest packet of the interfaces, in bytes.
     pub mtu: u16,
     /// Networks that all containers may reach.
-    pub allow_networks: Vec<Ipv4Net>,
+    pub allow_networks: Vec<IpNet>,
     /// Whether containers may reach the host.
     pub allow_host_access: bool,
 }
@@ -146,6 +155,33 @@ pub struct Addresses {
     pub host: Ipv4Addr,
     /// The container's end: network + 2.
     pub container: Ipv4Addr,
+    /// Those of IPv6, where containers have some.
+    pub v6: Option<AddressesV6>,
+}
+
+/// The addresses of one container in IPv6.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AddressesV6 {
+    /// The /126.
+    pub network: Ipv6Net,
+    /// The host's end: network + 1.
+    pub host: Ipv6Addr,
+    /// The container's end: network + 2.
+    pub container: Ipv6Addr,
+}
+
+impl Addresses {
+    /// The container's ends.
+    pub fn inside(self) -> impl Iterator<Item = IpAddr> {
+        [Some(self.container.into()), self.v6.map(|v6| v6.container.into())].into_iter().flatten()
+    }
+
+    /// For each family: the host's end, the container's, and the length of the network's prefix.
+    pub fn pairs(self) -> impl Iterator<Item = (IpAddr, IpAddr, u8)> {
+        let v4 = (self.host.into(), self.container.into(), self.network.prefix_len());
+        let v6 = self.v6.map(|v6| (v6.host.into(), v6.container.into(), v6.network.prefix_len()));
+        [Some(v4), v6].into_iter().flatten()
+    }
 }
 
 /// Settings of a test: small pools, no grace time.
@@ -173,6 +209,7 @@ pub(crate) fn sample(depot: &std::path::Path) -> Settings {
         lang: "C.UTF-8".to_owned(),
         network: NetworkPool {
             network: Ipv4Net::new_assert(Ipv4Addr::new(10, 254, 0, 0), 24),
+            network_v6: None,
             release_delay: Duration::ZERO,
         },
         firewall: Firewall {
@@ -183,7 +220,10 @@ pub(crate) fn sample(depot: &std::path::Path) -> Settings {
         },
         ports: PortPool { start: 61_001, size: 100 },
         dns_servers: Vec::new(),
+        dns_forwarder: true,
         users: UserPool { start: 10_000, size: 64 },
         allow_nested_warden: false,
+        confinement: Confinement::FULL,
+        device_rules: true,
     }
 }

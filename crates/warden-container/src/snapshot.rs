@@ -11,7 +11,7 @@
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 use std::ops::RangeInclusive;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
@@ -54,6 +54,8 @@ pub(crate) struct Snapshot {
     pub(crate) jobs: BTreeMap<u32, Option<u32>>,
     /// The first address of its /30.
     pub(crate) network: Ipv4Addr,
+    /// The first address of its /126, where it has one.
+    pub(crate) network_v6: Option<Ipv6Addr>,
     /// The inside id of vcap.
     pub(crate) user: u32,
     pub(crate) ids: Option<IdRange>,
@@ -108,6 +110,8 @@ struct Resources {
     container_id: String,
     handle: ByteString,
     network: Ipv4Addr,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    network_v6: Option<Ipv6Addr>,
     uid: u32,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     host_ids: Option<IdRange>,
@@ -147,6 +151,7 @@ impl Snapshot {
                 container_id: self.id.to_string(),
                 handle: ByteString(self.handle.clone()),
                 network: self.network,
+                network_v6: self.network_v6,
                 uid: self.user,
                 host_ids: self.ids,
                 limit_memory: self.limits.memory,
@@ -177,6 +182,9 @@ impl Snapshot {
         if u32::from(resources.network) & 3 != 0 {
             return Err(wrong("network", &resources.network));
         }
+        if let Some(network) = resources.network_v6.filter(|network| u128::from(*network) & 3 != 0) {
+            return Err(wrong("network_v6", &network));
+        }
         if resources.host_ids.is_some_and(|ids| ids.host_start.checked_add(ids.count).is_none()) {
             return Err(wrong("host_ids", &"a range beyond the last id"));
         }
@@ -191,6 +199,7 @@ impl Snapshot {
                 .map(|(job, record)| (job, record.status.map(|(status, _, _)| status)))
                 .collect(),
             network: resources.network,
+            network_v6: resources.network_v6,
             user: resources.uid,
             ids: resources.host_ids,
             limits: Requested {
@@ -245,6 +254,7 @@ mod tests {
             stopping: false,
             jobs: BTreeMap::from([(24, None), (25, Some(2))]),
             network: Ipv4Addr::new(10, 254, 0, 32),
+            network_v6: Some("fd00::20".parse().unwrap()),
             user: 10_008,
             ids: Some(IdRange { host_start: 524_288, count: 65_536 }),
             limits: Requested {

@@ -90,7 +90,7 @@ impl World {
             copy_stall_time: Duration::from_secs(10),
             syslog_socket: PathBuf::from("/dev/log"),
             lang: "C.UTF-8".to_owned(),
-            network: NetworkPool { network: self.pool, release_delay: Duration::ZERO },
+            network: NetworkPool { network: self.pool, network_v6: None, release_delay: Duration::ZERO },
             firewall: Firewall {
                 table: self.parent.clone(),
                 mtu: 1500,
@@ -99,8 +99,11 @@ impl World {
             },
             ports: PortPool { start: 61_001, size: 100 },
             dns_servers: Vec::new(),
+            dns_forwarder: false,
             users: UserPool { start: 10_000, size: 256 },
             allow_nested_warden: false,
+            confinement: warden_init::confinement::Confinement::FULL,
+            device_rules: true,
         }
     }
 

@@ -83,6 +83,22 @@ fn account(line: &[u8]) -> Option<Account> {
     Some(Account { identity, home: ByteString(home.to_vec()), shell: ByteString(shell.to_vec()) })
 }
 
+/// The most supplementary groups that a job gets.
+const MOST_GROUPS: usize = 1024;
+
+/// The ids of the groups of which a user is a member by the content of /etc/group.
+pub fn groups_of(group: &[u8], name: &[u8]) -> Vec<u32> {
+    let member = |line: &[u8]| {
+        let fields: Vec<&[u8]> = line.split(|byte| *byte == b':').collect();
+        let [_name, _password, number, members] = fields.as_slice() else { return None };
+        members.split(|byte| *byte == b',').any(|member| member == name).then(|| id(number)).flatten()
+    };
+    let found = if name.is_empty() { Vec::new() } else { lines(group).filter_map(member).collect() };
+    let mut ids: Vec<u32> = found;
+    ids.truncate(MOST_GROUPS);
+    ids
+}
+
 /// An id in decimal digits; u32::MAX is none, since the kernel takes it for "leave as it is".
 fn id(digits: &[u8]) -> Option<u32> {
     let plain = !digits.is_empty() && digits.iter().all(u8::is_ascii_digit);
@@ -172,6 +188,15 @@ mod tests {
         for name in [&b"vca"[..], b"vcap:x", b"", b"nobody", b"vcap\n", b"root:x:0:0:root"] {
             assert_eq!(find(PASSWD, name), None, "{name:?}");
         }
+    }
+
+    #[test]
+    fn supplementary_groups_are_those_with_the_user_among_their_members() {
+        let group =
+            b"vcap:x:5:\nadm:x:4:syslog,vcap\nvideo:x:44:vcap\nbad:x:-1:vcap\nshort:x:7\nvc:x:8:vcapx,vc\n";
+        assert_eq!(groups_of(group, b"vcap"), [4, 44]);
+        assert_eq!(groups_of(group, b"vc"), [8]);
+        assert_eq!(groups_of(b"a:x:1:\n", b""), [0; 0]);
     }
 
     #[test]

@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 use warden_linux::process::{self, ForkOptions, Namespaces};
 
 use crate::byte_string::ByteString;
+use crate::confinement::Confinement;
 use crate::spec::{Cgroup, Spec};
 use plan::Plan;
 
@@ -77,7 +78,8 @@ pub fn build(spec: &Spec, directory: &Path, listener: BorrowedFd<'_>) -> Result<
     let pipe = |error: &io::Error| SetupError::new("make a pipe for", "the builder", error);
     let (reports, reporter) = warden_linux::file::pipe().map_err(|error| pipe(&error))?;
     let (mut reports, reporter) = (File::from(reports), File::from(reporter));
-    let builder = Builder { plan, program, ids, listener, reporter: &reporter };
+    let builder =
+        Builder { plan, confinement: spec.confinement, program, ids, listener, reporter: &reporter };
     let options = ForkOptions {
         namespaces: Namespaces::NEWNS,
         sibling: false,
@@ -136,6 +138,7 @@ fn outcome(spec: &Spec, reports: &[u8]) -> Result<Init, SetupError> {
 /// What the builder's process holds.
 struct Builder<'a> {
     plan: Plan,
+    confinement: Confinement,
     program: OwnedFd,
     ids: Option<OwnedFd>,
     listener: BorrowedFd<'a>,
@@ -183,7 +186,7 @@ impl Builder<'_> {
     /// The init's life until it is wshd.
     fn become_init(&self) -> u8 {
         let error = match inside::carry_out(&self.plan.inside) {
-            Ok(()) => inside::execute(self.program.as_fd(), self.listener),
+            Ok(()) => inside::execute(self.program.as_fd(), self.listener, &self.confinement),
             Err(error) => error,
         };
         self.report(&Report::Failed(error));

@@ -3,6 +3,7 @@
 pub mod accounts;
 pub mod build;
 pub mod byte_string;
+pub mod confinement;
 pub mod connection;
 pub mod message;
 pub mod server;

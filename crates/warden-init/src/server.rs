@@ -15,6 +15,7 @@ use warden_linux::process::{self, Ending, Reaped};
 use warden_linux::signal::ChildSignal;
 use warden_linux::socket::PacketListener;
 
+use crate::confinement::Privileges;
 use crate::connection::Connection;
 use crate::message::{MAX_PACKET, Process, Reply, Request, SpawnStep, VERSION, VERSIONS, WaitStatus};
 use job::Jobs;
@@ -81,13 +82,14 @@ pub struct Server {
     clients: BTreeMap<u64, Client>,
     next_client: u64,
     jobs: Jobs,
+    privileges: Privileges,
     /// Whether children may have ended that were not reaped yet.
     reaping: bool,
 }
 
 impl Server {
     /// Prepares to serve a listening socket; every signal must be blocked.
-    pub fn new(listener: OwnedFd) -> io::Result<Self> {
+    pub fn new(listener: OwnedFd, privileges: Privileges) -> io::Result<Self> {
         let epoll = Epoll::new()?;
         let listener = PacketListener::adopt(listener)?;
         epoll.add(&listener, LISTENER, Interest::Read)?;
@@ -102,6 +104,7 @@ impl Server {
             clients: BTreeMap::new(),
             next_client: FIRST_CLIENT,
             jobs: Jobs::default(),
+            privileges,
             reaping: true,
         })
     }
@@ -240,7 +243,7 @@ impl Server {
             return Err((SpawnStep::Request, launch::EEXIST));
         }
         let terminals = self.terminals.as_ref().map(AsFd::as_fd);
-        let Launched { mut job, master } = launch::launch(process, fds, wish, terminals)?;
+        let Launched { mut job, master } = launch::launch(process, fds, wish, terminals, self.privileges)?;
         job.owner = owner;
         let pid = job.pid;
         let outputs = match master {

@@ -5,6 +5,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::byte_string::ByteString;
+use crate::confinement::Confinement;
 
 /// Version of `spec.json` that this code writes.
 pub const VERSION: u32 = 1;
@@ -37,6 +38,9 @@ pub struct Spec {
     pub files: Vec<InsideFile>,
     /// The unprivileged user that jobs run as.
     pub user: User,
+    /// What its programs may not do.
+    #[serde(default)]
+    pub confinement: Confinement,
 }
 
 /// A range of ids: inside `0..count`, on the host `host_start..host_start+count`.

@@ -4,6 +4,7 @@ use std::io;
 
 use warden_linux::{limit, process, signal};
 
+use crate::confinement::Privileges;
 use crate::server::Server;
 
 /// Serves the listening socket that is this process's stdin, for ever.
@@ -12,9 +13,12 @@ pub fn run() -> io::Result<std::convert::Infallible> {
     signal::block_for_good()?;
     process::set_umask(0o022);
     process::set_name(c"wshd")?;
+    let privileges = Privileges::parse(std::env::args().skip(1))
+        .map_err(|argument| io::Error::other(format!("{argument} is no argument of wshd")))?;
+    privileges.bound()?;
     limit::raise_open_files()?;
     let listener = process::inherited(0)?;
     let null = std::fs::File::open("/dev/null")?;
     process::place(std::os::fd::AsFd::as_fd(&null), 0)?;
-    Server::new(listener)?.run()
+    Server::new(listener, privileges)?.run()
 }

@@ -18,6 +18,7 @@ use warden_copy::error::{CopyError, Step};
 use warden_copy::receive::Treatment;
 use warden_copy::{receive, send};
 use warden_init::byte_string::ByteString;
+use warden_init::confinement::Confinement;
 use warden_init::spec::{Cgroup, Spec, User};
 use warden_linux::process::{self, Child, ForkOptions};
 use warden_linux::socket::PacketSocket;
@@ -36,13 +37,19 @@ const MAX_REPORT: usize = 64 * 1024;
 pub(crate) struct Inside {
     cgroups: Vec<Cgroup>,
     user: User,
+    confinement: Confinement,
     /// Whether it has a user namespace of its own.
     mapped: bool,
 }
 
 impl From<&Spec> for Inside {
     fn from(spec: &Spec) -> Self {
-        Self { cgroups: spec.cgroups.clone(), user: spec.user.clone(), mapped: spec.ids.is_some() }
+        Self {
+            cgroups: spec.cgroups.clone(),
+            user: spec.user.clone(),
+            confinement: spec.confinement,
+            mapped: spec.ids.is_some(),
+        }
     }
 }
 
@@ -320,6 +327,7 @@ fn enter(inside: &Inside, init: BorrowedFd<'_>) -> io::Result<()> {
     process::set_ids(0, 0)?;
     process::set_ids(inside.user.id, inside.user.id)?;
     process::drop_capabilities()?;
+    inside.confinement.enter()?;
     process::set_umask(0o022);
     // Relative paths are the user's; without a home they are the root's.
     let home = format!("/home/{}", inside.user.name);

@@ -9,6 +9,7 @@ use std::path::Path;
 
 use support::{Container, VCAP, bind};
 use warden_init::byte_string::ByteString;
+use warden_init::confinement::Confinement;
 use warden_init::spec::{Bind, Cgroup, InsideFile};
 use warden_iomux::message::{Event, ExitCause};
 
@@ -128,6 +129,8 @@ fn containers_share_a_lower_layer_and_not_what_they_write() {
 fn read_only_mounts_stay_read_only_for_the_containers_root() {
     let source = |directory: &Path| directory.join("shared");
     let mut container = Container::with(|spec, directory| {
+        // What stands behind the capabilities and the filter.
+        spec.confinement = Confinement::NONE;
         fs::create_dir(source(directory)).unwrap();
         fs::write(source(directory).join("file"), "host\n").unwrap();
         spec.binds.push(bind(source(directory), "/mnt/shared", false));
@@ -153,6 +156,8 @@ fn read_only_mounts_stay_read_only_for_the_containers_root() {
 #[test]
 fn writable_binds_are_the_hosts_own_files_without_its_powers() {
     let mut container = Container::with(|spec, directory| {
+        // What stands behind the capabilities and the filter.
+        spec.confinement = Confinement::NONE;
         let source = directory.join("open");
         fs::create_dir(&source).unwrap();
         fs::set_permissions(&source, fs::Permissions::from_mode(0o777)).unwrap();

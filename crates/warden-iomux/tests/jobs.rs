@@ -38,7 +38,10 @@ fn a_job_starts_in_a_clean_state() {
     );
     assert_eq!(outcome.stdout, expected, "{}", outcome.stderr);
     let root = container.run_as_root("echo $HOME $PATH; id -G; grep CapEff /proc/self/status | cut -f2");
-    assert!(root.stdout.starts_with("/root /sbin:/bin:/usr/sbin:/usr/bin\n0\n000001ff"), "{root:?}");
+    assert!(
+        root.stdout.starts_with("/root /sbin:/bin:/usr/sbin:/usr/bin\n0\n00000000a80425fb\n"),
+        "{root:?}"
+    );
 }
 
 #[test]

@@ -58,6 +58,8 @@ impl Operator {
             in_terminal: true,
             user: 0,
             group: 0,
+            groups: &[],
+            no_new_privileges: false,
             limits: &[],
             umask: 0o022,
         })

@@ -6,6 +6,7 @@
 
 use std::ffi::c_int;
 use std::io;
+use std::net::IpAddr;
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 
 use rustix::net::netlink::SocketAddrNetlink;
@@ -436,6 +437,20 @@ fn read_refusal(message: &Message<'_>, action: &str) -> Option<Refusal> {
         words: words(),
         source: io::Error::from_raw_os_error(errno.wrapping_neg()),
     })
+}
+
+/// The kernel's number of an address's family.
+pub(crate) fn family(address: IpAddr) -> u8 {
+    let family = if address.is_ipv6() { libc::AF_INET6 } else { libc::AF_INET };
+    family as u8
+}
+
+/// An address as bytes.
+pub(crate) fn octets(address: IpAddr) -> Vec<u8> {
+    match address {
+        IpAddr::V4(address) => address.octets().to_vec(),
+        IpAddr::V6(address) => address.octets().to_vec(),
+    }
 }
 
 /// Reads a number at the start, in the machine's order.

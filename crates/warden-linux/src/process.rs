@@ -255,6 +255,26 @@ pub fn drop_capabilities() -> io::Result<()> {
     )?)
 }
 
+/// Bounds what programs that this process starts can have to these capabilities, a bit each, and lets none be inherited
+/// otherwise; the process itself keeps what it has.
+pub fn bound_capabilities(bits: u64) -> io::Result<()> {
+    use rustix::thread::{CapabilitySet, CapabilitySets};
+    for number in (0..u64::BITS).filter(|number| bits & (1 << number) == 0) {
+        // SAFETY: touches no memory.
+        if unsafe { libc::prctl(libc::PR_CAPBSET_DROP, number, 0, 0, 0) } == -1 {
+            let error = io::Error::last_os_error();
+            // Past the last one that the kernel knows.
+            if error.raw_os_error() == Some(libc::EINVAL) {
+                break;
+            }
+            return Err(error);
+        }
+    }
+    let own = rustix::thread::capabilities(None)?;
+    rustix::thread::clear_ambient_capability_set()?;
+    Ok(rustix::thread::set_capabilities(None, CapabilitySets { inheritable: CapabilitySet::empty(), ..own })?)
+}
+
 /// Closes every descriptor of this process but these, whoever owns it: for a copy of a process that will neither use nor
 /// drop what its maker had open, because it ends with [`exit`].
 pub fn keep_only(kept: &[BorrowedFd<'_>]) -> io::Result<()> {

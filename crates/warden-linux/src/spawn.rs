@@ -29,8 +29,12 @@ pub struct Program<'a> {
     pub in_terminal: bool,
     /// Its user.
     pub user: u32,
-    /// Its only group.
+    /// Its group.
     pub group: u32,
+    /// Its supplementary groups.
+    pub groups: &'a [u32],
+    /// Whether nothing that it starts can have more rights than it has.
+    pub no_new_privileges: bool,
     /// Its resource limits; where the kernel refuses a raise, the highest value that it grants is set.
     pub limits: &'a [Limit],
     /// The permission bits that its new files lack.
@@ -133,14 +137,20 @@ fn become_program(orders: &Orders<'_>) -> Result<std::convert::Infallible, Stage
         check(Stage::Limits, limit.set_nearest().into())?;
     }
     // The ids are set by raw calls: the C library's would signal its threads, which are the parent's.
-    // SAFETY: a length of 0 leaves the null pointer unread.
-    check(Stage::Ids, unsafe { libc::syscall(libc::SYS_setgroups, 0, std::ptr::null::<u32>()) })?;
+    let groups = program.groups;
+    // SAFETY: the kernel reads as many ids as the slice has.
+    check(Stage::Ids, unsafe { libc::syscall(libc::SYS_setgroups, groups.len(), groups.as_ptr()) })?;
     let (user, group) = (program.user, program.group);
     // SAFETY: touches no memory.
     check(Stage::Ids, unsafe { libc::syscall(libc::SYS_setresgid, group, group, group) })?;
-    // Capabilities, no_new_privs and seccomp belong here, around the change of the user.
+    // Another user than root has no capability from here on; what root gets at exec is bounded by what this process
+    // has bounded, and the filter of system calls is inherited from it.
     // SAFETY: touches no memory.
     check(Stage::Ids, unsafe { libc::syscall(libc::SYS_setresuid, user, user, user) })?;
+    if program.no_new_privileges {
+        // SAFETY: touches no memory.
+        check(Stage::Ids, unsafe { libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) }.into())?;
+    }
     // SAFETY: the path is a C string.
     check(Stage::Directory, unsafe { libc::chdir(program.directory.as_ptr()) }.into())?;
     // SAFETY: umask only swaps a number.
@@ -232,6 +242,8 @@ mod tests {
             in_terminal: script == "no terminal",
             user,
             group,
+            groups: &[group, 4711],
+            no_new_privileges: true,
             limits,
             umask: 0o27,
         })?;
@@ -247,11 +259,12 @@ mod tests {
     #[test]
     fn a_program_starts_in_the_stated_state() {
         let nofile = Limit { resource: libc::RLIMIT_NOFILE, soft: 77, hard: 77 };
-        let script = "umask; pwd; ulimit -n; ls /proc/self/fd | wc -l; echo $A; grep Sig[BI] /proc/self/status; exit 3";
+        let script = "umask; pwd; ulimit -n; ls /proc/self/fd | wc -l; echo $A; grep -E 'Sig[BI]|Groups|NoNew' /proc/self/status; exit 3";
         let (code, text) = run(script, &[nofile]).unwrap();
         let none = "0000000000000000";
         assert_eq!(code, 3);
-        assert_eq!(text, format!("0027\n/\n77\n4\nb\nSigBlk:\t{none}\nSigIgn:\t{none}\n"));
+        let status = format!("Groups:\t0 4711 \nSigBlk:\t{none}\nSigIgn:\t{none}\nNoNewPrivs:\t1\n");
+        assert_eq!(text, format!("0027\n/\n77\n4\nb\n{status}"));
     }
 
     #[test]

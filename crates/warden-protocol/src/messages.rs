@@ -23,7 +23,7 @@ pub use limit::{
     LimitBandwidthRequest, LimitBandwidthResponse, LimitCpuRequest, LimitCpuResponse, LimitDiskRequest,
     LimitDiskResponse, LimitMemoryRequest, LimitMemoryResponse,
 };
-pub use network::{NetInRequest, NetInResponse, NetOutRequest, NetOutResponse, Protocol};
+pub use network::{NetInRequest, NetInResponse, NetOutRequest, NetOutResponse, Protocol, Transport};
 pub use server::{
     EchoRequest, EchoResponse, ErrorResponse, ListRequest, ListResponse, PingRequest, PingResponse,
 };
@@ -36,6 +36,11 @@ pub mod create_request {
 /// The messages that the protocol declares inside InfoResponse.
 pub mod info_response {
     pub use super::{BandwidthStat, CpuStat, DiskStat, MemoryStat, Pressure, PressureStat};
+}
+
+/// The enum that the protocol declares inside NetInRequest.
+pub mod net_in_request {
+    pub use super::Transport as Protocol;
 }
 
 /// The enum that the protocol declares inside NetOutRequest.

@@ -1,9 +1,10 @@
 //! The configuration: the original's YAML files, and keys of our own beside theirs.
 //!
 //! Each section is a shallow merge over its defaults. An unknown key of the original's sections is a warning, because
-//! the original ignored it; inside our own maps `server.host_ids` and `server.depot_image` it is an error.
+//! the original ignored it; inside maps of our own, such as `server.host_ids`, it is an error.
 
 mod access;
+mod confinement;
 mod logging;
 mod memory_pressure;
 mod network;
@@ -16,6 +17,7 @@ use std::fs;
 use std::path::Path;
 
 pub use access::{Access, AccessIds, Account};
+pub use confinement::Restrictions;
 pub use logging::{Format, Level, Logging};
 pub use network::{Network, Ports, Users};
 pub use section::ConfigError;

@@ -103,12 +103,11 @@ pub(crate) fn net_in(request: &messages::NetInRequest) -> Result<NetIn, Error> {
         },
     };
     Ok(NetIn {
-        protocol: match protocol(request.protocol)? {
-            Protocol::Tcp => Transport::Tcp,
-            Protocol::Udp => Transport::Udp,
-            other => {
-                let name = format!("{other:?}").to_uppercase();
-                return Err(Error::invalid("protocol", name.as_bytes(), "TCP or UDP"));
+        protocol: match request.protocol.map(|number| (number, messages::Transport::try_from(number))) {
+            None | Some((_, Ok(messages::Transport::Tcp))) => Transport::Tcp,
+            Some((_, Ok(messages::Transport::Udp))) => Transport::Udp,
+            Some((number, Err(_))) => {
+                return Err(Error::invalid("protocol", number.to_string().as_bytes(), "0 (TCP) or 1 (UDP)"));
             }
         },
         host_port: port("host_port", request.host_port)?,
@@ -213,6 +212,8 @@ pub(crate) fn info(info: Info) -> messages::InfoResponse {
         events: info.events.into_iter().map(String::into_bytes).collect(),
         host_ip: Some(info.host_ip.to_string().into_bytes()),
         container_ip: Some(info.container_ip.to_string().into_bytes()),
+        host_ipv6: info.ipv6.map(|(host, _)| host.to_string().into_bytes()),
+        container_ipv6: info.ipv6.map(|(_, container)| container.to_string().into_bytes()),
         container_path: Some(info.path.into_os_string().into_encoded_bytes()),
         memory_stat: info.memory.map(memory),
         cpu_stat: info.cpu.map(cpu),
@@ -462,6 +463,7 @@ mod tests {
             events: vec!["out of memory".to_owned()],
             host_ip: Ipv4Addr::new(10, 254, 0, 1),
             container_ip: Ipv4Addr::new(10, 254, 0, 2),
+            ipv6: None,
             path: "/depot/id".into(),
             memory: Some(MemoryStat { rss: Some(7), total_unevictable: Some(0), ..MemoryStat::default() }),
             cpu: None,

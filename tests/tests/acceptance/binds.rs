@@ -6,7 +6,7 @@ use std::path::Path;
 
 use warden_protocol::messages::*;
 use warden_tests::files::{self, bytes, quote};
-use warden_tests::{Connection, Daemon};
+use warden_tests::{ALL_PRIVILEGES, Connection, Daemon};
 
 const NAMES: [&[u8]; 12] = [
     b"with space",
@@ -106,7 +106,7 @@ fn a_read_only_bind_shows_the_host_s_owners() {
     );
 }
 
-/// What root inside may try to make a read-only mount at `$1` writable; each leaves in `$t` where to write.
+/// What root inside, with every capability and system call, may try to make a read-only mount at `$1` writable; each leaves in `$t` where to write.
 ///
 /// The last one takes the mount away from its place, so it has to be the last one.
 const ATTEMPTS: [&str; 9] = [
@@ -133,7 +133,7 @@ fn attack(client: &mut Connection, handle: &[u8], target: &str) {
 
 #[test]
 fn root_inside_cannot_make_a_read_only_bind_writable() {
-    let daemon = Daemon::any();
+    let daemon = Daemon::with(&[ALL_PRIVILEGES]);
     let base = files::directory();
     files::write(&base.path().join("other"), "untouched", 0o644);
     let before = files::snapshot(base.path());
@@ -145,7 +145,7 @@ fn root_inside_cannot_make_a_read_only_bind_writable() {
 
 #[test]
 fn root_inside_cannot_write_to_the_host_s_usr() {
-    let daemon = Daemon::own();
+    let daemon = Daemon::with(&[ALL_PRIVILEGES]);
     let mut client = daemon.connect();
     for target in ["/usr", "/usr/bin"] {
         let handle = client.create();

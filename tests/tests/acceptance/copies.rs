@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use warden_protocol::messages::*;
 use warden_tests::files::{self, bytes};
-use warden_tests::{Connection, Daemon, eventually, kernel, within};
+use warden_tests::{ALL_PRIVILEGES, Connection, Daemon, eventually, kernel, within};
 
 fn copy_in(client: &mut Connection, handle: &[u8], from: &str, to: &str) -> Result<(), String> {
     let (src_path, dst_path) = (Some(from.into()), Some(to.into()));
@@ -199,7 +199,7 @@ fn only_copies_out_of_a_stopped_container_are_admitted() {
 
 #[test]
 fn a_full_disk_is_an_error_that_names_the_path_and_how_far_the_copy_came() {
-    let daemon = Daemon::any();
+    let daemon = Daemon::with(&[ALL_PRIVILEGES]);
     let base = files::directory();
     files::write(&base.path().join("d/a-small"), "x", 0o644);
     files::write(&base.path().join("d/big"), vec![7; 4 << 20], 0o644);
@@ -309,7 +309,7 @@ fn devices_pipes_and_sockets_in_the_way_are_left_out_and_hold_nothing_up() {
 /// Unprotected: a stat of the mount from the daemon waits for an answer for ever, and with it the thread, and the request.
 #[test]
 fn a_file_system_that_never_answers_costs_the_copy_and_nobody_else() {
-    let daemon = Daemon::with(&[("server.copy_stall_timeout", "2")]);
+    let daemon = Daemon::with(&[("server.copy_stall_timeout", "2"), ALL_PRIVILEGES]);
     let to = files::directory();
     let mut client = daemon.connect();
     let handle = client.create();

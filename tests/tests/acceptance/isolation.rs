@@ -4,7 +4,7 @@ use std::fs;
 use std::os::unix::fs::MetadataExt;
 
 use rustix::process::Signal;
-use warden_tests::{Connection, Daemon, eventually, kernel};
+use warden_tests::{ALL_PRIVILEGES, Connection, Daemon, eventually, kernel};
 
 /// The pid on the host of a container's PID 1.
 fn init_pid(daemon: &Daemon, client: &mut Connection, handle: &[u8]) -> i32 {
@@ -245,7 +245,7 @@ fn orphans_are_reaped() {
 
 #[test]
 fn root_inside_that_breaks_its_own_container_cannot_keep_it_from_ending() {
-    let daemon = Daemon::own();
+    let daemon = Daemon::with(&[ALL_PRIVILEGES]);
     let mut client = daemon.connect();
     let breakages = [
         "prlimit --pid 1 --nofile=3:3 --nproc=1:1 --data=0:0",
@@ -288,7 +288,9 @@ fn root_inside_that_breaks_its_own_container_cannot_keep_it_from_ending() {
 
 #[test]
 fn without_user_namespaces_root_inside_cannot_write_to_the_hosts_programs() {
-    let daemon = Daemon::with(&[("server.user_namespace", "false"), ("user.pool_start_uid", "34567")]);
+    let ids = [("server.user_namespace", "false"), ("user.pool_start_uid", "34567")];
+    // What stands behind the capabilities that mounting takes, too.
+    let daemon = Daemon::with(&[&ids[..], &[ALL_PRIVILEGES]].concat());
     let mut client = daemon.connect();
     let handle = client.create();
     let mark = format!("/usr/.{}", daemon.directory().file_name().unwrap().display());

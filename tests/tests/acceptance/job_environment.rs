@@ -124,8 +124,8 @@ fn a_privileged_job_may_do_what_root_of_a_container_needs() {
     let mut client = daemon.connect();
     let handle = client.create();
     let script = "mkdir /opt/x && chown vcap /opt/x && chmod 700 /opt/x && stat -c '%U %a' /opt/x
-mount -t tmpfs none /mnt && echo mounted && umount /mnt
+mknod /opt/x/pipe p && echo made
 su vcap -s /bin/sh -c 'id -un' 2>/dev/null || setpriv --reuid vcap --clear-groups id -un";
     let output = client.run_privileged(&handle, script);
-    assert_eq!(output.text(), "vcap 700\nmounted\nvcap\n", "{}", output.errors());
+    assert_eq!(output.text(), "vcap 700\nmade\nvcap\n", "{}", output.errors());
 }

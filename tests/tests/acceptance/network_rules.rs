@@ -1,151 +1,15 @@
 //! What goes into and out of a container, by real sockets through the real kernel.
 
-use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use warden_protocol::messages::net_out_request::Protocol;
 use warden_protocol::messages::*;
-use warden_tests::{Connection, Daemon};
+use warden_tests::Connection;
+use warden_tests::world::{self, Echo, World, echo_inside, from, from_container, run};
 
-/// A second network namespace beside the daemon's: "the internet", at 192.0.2.2.
-struct World {
-    name: String,
-    daemon: Daemon,
-}
-
-const INTERNET: &str = "192.0.2.2";
-const HOST: &str = "192.0.2.1";
-
-impl World {
-    fn new(settings: &[(&str, &str)]) -> Self {
-        let daemon = Daemon::with(settings);
-        let name = format!("warden-internet-{}", daemon.pid());
-        let world = Self { name, daemon };
-        run(Command::new("ip").args(["netns", "add", &world.name]));
-        run(world.daemon.in_its_network("ip").args(["link", "add", "out0", "type", "veth"]).args([
-            "peer",
-            "name",
-            "net0",
-            "netns",
-            &world.name,
-        ]));
-        run(world.daemon.in_its_network("ip").args(["addr", "add", "192.0.2.1/24", "dev", "out0"]));
-        run(world.daemon.in_its_network("ip").args(["link", "set", "out0", "up"]));
-        run(world.internet("ip").args(["addr", "add", "192.0.2.2/24", "dev", "net0"]));
-        run(world.internet("ip").args(["link", "set", "net0", "up"]));
-        run(world.internet("ip").args(["link", "set", "lo", "up"]));
-        world
-    }
-
-    fn internet(&self, program: &str) -> Command {
-        let mut command = Command::new("ip");
-        command.args(["netns", "exec", &self.name, program]);
-        command
-    }
-
-    fn nft(&self) -> String {
-        run(self.daemon.in_its_network("nft").args(["list", "ruleset"]))
-    }
-
-    fn links(&self) -> String {
-        run(self.daemon.in_its_network("ip").args(["-o", "link"]))
-    }
-}
-
-impl Drop for World {
-    fn drop(&mut self) {
-        let _ = Command::new("ip").args(["netns", "del", &self.name]).status();
-    }
-}
-
-fn run(command: &mut Command) -> String {
-    let output = command.output().unwrap();
-    assert!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
-    String::from_utf8(output.stdout).unwrap()
-}
-
-/// A process that echoes what comes at a port, until this is dropped.
-struct Echo(std::process::Child);
-
-impl Echo {
-    fn start(mut command: Command, kind: &str, port: u16) -> Self {
-        let script = format!(
-            r#"
-import socket
-s = socket.socket(socket.AF_INET, socket.SOCK_{kind})
-s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-s.bind(("0.0.0.0", {port}))
-if "{kind}" == "STREAM":
-    s.listen()
-    print("ready", flush=True)
-    while True:
-        c, peer = s.accept(); c.sendall(peer[0].encode()); c.close()
-print("ready", flush=True)
-while True:
-    data, peer = s.recvfrom(100); s.sendto(peer[0].encode(), peer)
-"#
-        );
-        command.args(["-c", &script]).stdout(std::process::Stdio::piped());
-        let mut child = command.spawn().unwrap();
-        let mut line = String::new();
-        std::io::BufRead::read_line(&mut std::io::BufReader::new(child.stdout.as_mut().unwrap()), &mut line)
-            .unwrap();
-        assert_eq!(line, "ready\n");
-        Self(child)
-    }
-}
-
-impl Drop for Echo {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
-/// Asks an echo; the answer is the address that it saw, or the name of the error.
-fn asking(kind: &str, address: &str, port: u32) -> String {
-    format!(
-        r#"
-import socket
-s = socket.socket(socket.AF_INET, socket.SOCK_{kind}); s.settimeout(2)
-try:
-    s.connect(("{address}", {port})); s.send(b"x") if "{kind}" == "DGRAM" else None
-    print(s.recv(100).decode())
-except OSError as e: print("failed")
-"#
-    )
-}
-
-fn from_container(client: &mut Connection, handle: &[u8], kind: &str, address: &str, port: u32) -> String {
-    let script = format!("/usr/bin/python3 - <<'END'\n{}\nEND\n", asking(kind, address, port));
-    client.text(handle, &script).trim().to_owned()
-}
-
-fn from(mut command: Command, kind: &str, address: &str, port: u32) -> String {
-    run(command.args(["-c", &asking(kind, address, port)])).trim().to_owned()
-}
-
-/// Runs an echo inside a container.
-fn echo_inside(client: &mut Connection, handle: &[u8], port: u32) {
-    let script = format!(
-        r#"(exec /usr/bin/python3 - >/dev/null 2>&1 <<'END'
-import socket
-s = socket.socket(); s.bind(("0.0.0.0", {port})); s.listen()
-open("/tmp/ready", "w").close()
-while True:
-    c, peer = s.accept(); c.sendall(peer[0].encode()); c.close()
-END
-)"#
-    );
-    let request = SpawnRequest {
-        handle: Some(handle.to_vec()),
-        script: Some(script.into_bytes()),
-        ..SpawnRequest::default()
-    };
-    client.ask(request).unwrap();
-    client.text(handle, "while [ ! -e /tmp/ready ]; do sleep 0.05; done");
-}
+const INTERNET: &str = world::INTERNET[0];
+const HOST: &str = world::HOST[0];
 
 fn container_ip(client: &mut Connection, handle: &[u8]) -> String {
     String::from_utf8(client.info(handle).container_ip.unwrap()).unwrap()
@@ -215,14 +79,14 @@ fn net_in_forwards_from_everywhere() {
     let world = World::new(&[]);
     let mut client = world.daemon.connect();
     let handle = client.create();
-    echo_inside(&mut client, &handle, 9000);
+    echo_inside(&mut client, &handle, "STREAM", 9000);
     let ports = client.ask(net_in(&handle, None, Some(9000))).unwrap();
     let port = ports.host_port.unwrap();
     assert_eq!((port, ports.container_port), (61_000, Some(9000)));
     assert_eq!(from(world.internet("python3"), "STREAM", HOST, port), INTERNET);
     let gateway = host_ip(&mut client, &handle);
-    assert_eq!(from(world.daemon.in_its_network("python3"), "STREAM", "127.0.0.1", port), gateway);
-    assert_ne!(from(world.daemon.in_its_network("python3"), "STREAM", HOST, port), "failed");
+    assert_eq!(from(world.host("python3"), "STREAM", "127.0.0.1", port), gateway);
+    assert_ne!(from(world.host("python3"), "STREAM", HOST, port), "failed");
 
     // Another container gets there where net_out lets it.
     let other = client.create();
@@ -246,12 +110,12 @@ fn containers_reach_neither_each_other_nor_the_host_but_the_host_reaches_them() 
     let world = World::new(&[]);
     let mut client = world.daemon.connect();
     let (one, two) = (client.create(), client.create());
-    echo_inside(&mut client, &two, 9000);
+    echo_inside(&mut client, &two, "STREAM", 9000);
     let (address, gateway) = (container_ip(&mut client, &two), host_ip(&mut client, &one));
     assert_eq!(from_container(&mut client, &one, "STREAM", &address, 9000), "failed");
-    let seen = from(world.daemon.in_its_network("python3"), "STREAM", &address, 9000);
+    let seen = from(world.host("python3"), "STREAM", &address, 9000);
     assert_eq!(seen, host_ip(&mut client, &two));
-    let _echo = Echo::start(world.daemon.in_its_network("python3"), "STREAM", 8001);
+    let _echo = Echo::start(world.host("python3"), "STREAM", 8001);
     for host in [HOST, &gateway, "127.0.0.1"] {
         assert_eq!(from_container(&mut client, &one, "STREAM", host, 8001), "failed", "{host}");
     }
@@ -265,7 +129,7 @@ fn the_host_is_open_where_that_is_configured_but_never_its_loopback() {
     let world = World::new(&[("network.allow_host_access", "true")]);
     let mut client = world.daemon.connect();
     let handle = client.create();
-    let _echo = Echo::start(world.daemon.in_its_network("python3"), "STREAM", 8001);
+    let _echo = Echo::start(world.host("python3"), "STREAM", 8001);
     let own = container_ip(&mut client, &handle);
     assert_eq!(from_container(&mut client, &handle, "STREAM", HOST, 8001), own);
     client.ask(net_in(&handle, None, None)).unwrap();
@@ -292,7 +156,7 @@ fn a_source_that_is_not_the_containers_own_is_dropped() {
     let handle = client.create();
     let _echo = Echo::start(world.internet("python3"), "STREAM", 8001);
     assert_eq!(from_container(&mut client, &handle, "STREAM", INTERNET, 8001), HOST);
-    let device = run(world.daemon.in_its_network("ip").args(["-o", "link"]));
+    let device = run(world.host("ip").args(["-o", "link"]));
     assert!(device.contains("w-"), "{device}");
     let script = format!(
         r#"set -e
@@ -322,21 +186,55 @@ fn wrong_values_are_named_and_change_nothing() {
     let mut client = world.daemon.connect();
     let handle = client.create();
     let before = world.nft();
+    let range = |text: &str| NetOutRequest { port_range: Some(text.into()), ..net_out(&handle) };
+    let of = |protocol, request: NetOutRequest| NetOutRequest { protocol: Some(protocol), ..request };
+    let icmp =
+        |kind, code| NetOutRequest { icmp_type: kind, icmp_code: code, ..of(2, to(&handle, "1.2.3.4")) };
     for (request, part) in [
         (net_out(&handle), "Please specify network, port, and/or port_range."),
-        (to(&handle, "1.2.3.4/33"), "\"1.2.3.4/33\""),
-        (NetOutRequest { port: Some(70_000), ..net_out(&handle) }, "\"70000\""),
+        (of(3, net_out(&handle)), "Please specify network, port, and/or port_range."),
+        (to(&handle, ""), "invalid network \"\""),
+        (to(&handle, "1.2.3.4/33"), "invalid network \"1.2.3.4/33\""),
+        (to(&handle, "1.2.3.4-1.2.3.3"), "invalid network \"1.2.3.4-1.2.3.3\""),
+        (to(&handle, "example.com"), "invalid network \"example.com\""),
+        (to(&handle, "::/129"), "invalid network \"::/129\""),
+        (to(&handle, "2001:db8::1"), "invalid network \"2001:db8::1\": expected IPv4"),
+        (NetOutRequest { port: Some(0), ..net_out(&handle) }, "invalid port \"0\""),
+        (NetOutRequest { port: Some(70_000), ..net_out(&handle) }, "invalid port \"70000\""),
+        (NetOutRequest { port: Some(u32::MAX), ..net_out(&handle) }, "invalid port \"4294967295\""),
+        (range("90:80"), "Port range maximum must be greater than minimum"),
+        (range("80:80"), "Port range maximum must be greater than minimum"),
+        (range("0:80"), "invalid port_range \"0:80\""),
+        (range("80:65536"), "invalid port_range \"80:65536\""),
+        (range("-1:80"), "invalid port_range \"-1:80\""),
+        (range("99999999999999999999:3"), "invalid port_range \"99999999999999999999:3\""),
+        (of(7, to(&handle, "1.2.3.4")), "invalid protocol \"7\""),
+        (of(-1, to(&handle, "1.2.3.4")), "invalid protocol \"-1\""),
         (
-            NetOutRequest { port_range: Some(b"90:80".to_vec()), ..net_out(&handle) },
-            "Port range maximum must be greater than minimum",
+            of(3, NetOutRequest { port: Some(80), ..net_out(&handle) }),
+            "port 80 means nothing to the protocol ALL",
         ),
+        (
+            of(2, NetOutRequest { port: Some(80), ..net_out(&handle) }),
+            "port 80 means nothing to the protocol ICMP",
+        ),
+        (icmp(Some(256), None), "invalid icmp_type \"256\""),
+        (icmp(Some(-2), None), "invalid icmp_type \"-2\""),
+        (icmp(Some(8), Some(i32::MAX)), "invalid icmp_code \"2147483647\""),
     ] {
         let refused = client.ask(request).unwrap_err();
-        assert!(refused.contains(part), "{refused}");
+        assert!(refused.contains(part), "{part}: {refused}");
     }
-    for port in [0, 70_000] {
-        assert!(client.ask(net_in(&handle, Some(port), None)).unwrap_err().contains(&port.to_string()));
-        assert!(client.ask(net_in(&handle, None, Some(port))).unwrap_err().contains(&port.to_string()));
+    for port in [0, 65_536, 70_000, u32::MAX] {
+        let refused = client.ask(net_in(&handle, Some(port), None)).unwrap_err();
+        assert!(refused.starts_with(&format!("invalid host_port \"{port}\"")), "{refused}");
+        let refused = client.ask(net_in(&handle, None, Some(port))).unwrap_err();
+        assert!(refused.starts_with(&format!("invalid container_port \"{port}\"")), "{refused}");
+    }
+    for protocol in [2, 3, 9, -1, i32::MIN] {
+        let request = NetInRequest { protocol: Some(protocol), ..net_in(&handle, Some(7000), None) };
+        let refused = client.ask(request).unwrap_err();
+        assert!(refused.starts_with(&format!("invalid protocol \"{protocol}\"")), "{refused}");
     }
     assert_eq!(world.nft(), before);
 }
@@ -356,7 +254,7 @@ fn destroy_leaves_no_link_no_rule_and_no_element() {
     }
     let deadline = Instant::now() + Duration::from_secs(5);
     while world.links() != links {
-        assert!(Instant::now() < deadline, "{}", world.links());
+        assert!(Instant::now() < deadline, "{:?}", world.links());
         thread::sleep(Duration::from_millis(50));
     }
 }
@@ -364,16 +262,9 @@ fn destroy_leaves_no_link_no_rule_and_no_element() {
 #[test]
 fn rules_of_other_programs_stay_and_ours_go_with_the_daemon() {
     let mut world = World::new(&[]);
-    // The daemon's network namespace lives on with this process in it.
-    let mut keeper = world.daemon.in_its_network("sleep").arg("100").spawn().unwrap();
-    thread::sleep(Duration::from_millis(100));
-    let inside = |program: &str| {
-        let mut command = Command::new("nsenter");
-        command.arg(format!("--net=/proc/{}/ns/net", keeper.id())).arg(program);
-        command
-    };
-    run(inside("nft").args(["add", "table", "inet", "other"]));
-    run(inside("nft").args(["add", "chain", "inet", "other", "mine"]));
+    let keeper = world.keep();
+    run(keeper.host("nft").args(["add", "table", "inet", "other"]));
+    run(keeper.host("nft").args(["add", "chain", "inet", "other", "mine"]));
     let mut client = world.daemon.connect();
     let handle = client.create();
     assert!(world.nft().contains("table inet warden"));
@@ -381,8 +272,6 @@ fn rules_of_other_programs_stay_and_ours_go_with_the_daemon() {
     drop(client);
     world.daemon.signal(rustix::process::Signal::TERM);
     world.daemon.wait();
-    let left = run(inside("nft").args(["list", "ruleset"]));
-    keeper.kill().unwrap();
-    keeper.wait().unwrap();
+    let left = run(keeper.host("nft").args(["list", "ruleset"]));
     assert_eq!(left.trim(), "table inet other {\n\tchain mine {\n\t}\n}");
 }

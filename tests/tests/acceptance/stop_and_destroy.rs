@@ -4,7 +4,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use warden_protocol::messages::*;
-use warden_tests::{Connection, Daemon, Streamed, eventually, kernel, within};
+use warden_tests::{ALL_PRIVILEGES, Connection, Daemon, Streamed, eventually, kernel, within};
 
 const NOT_ACTIVE: &str = "Container state must be one of 'active', current state is 'stopped'";
 const STUBBORN: &str = "trap '' TERM HUP INT; echo ready; while :; do sleep 0.2; done";
@@ -323,7 +323,7 @@ fn a_container_whose_supervisor_dies_answers_and_can_be_destroyed() {
 
 #[test]
 fn a_file_system_that_never_answers_over_etc_holds_up_neither_stop_nor_destroy() {
-    let daemon = Daemon::own();
+    let daemon = Daemon::with(&[ALL_PRIVILEGES]);
     for by_stop in [true, false] {
         let mut client = daemon.connect();
         let handle = client.create();

@@ -45,6 +45,7 @@ pub(super) fn connect(
     addresses: Addresses,
     namespace: BorrowedFd<'_>,
     mtu: u16,
+    loopback: bool,
 ) -> Result<(), Refusal> {
     let refused = |source| Refusal {
         action: "opening a netlink socket of the container".to_owned(),
@@ -52,7 +53,6 @@ pub(super) fn connect(
         source,
     };
     let mut inside = Socket::open_in(Protocol::Route, namespace).map_err(refused)?;
-    let prefix = addresses.network.prefix_len();
     let here = End { name: &names.host, mac: mac(0, addresses.container) };
     let there = End { name: &names.container, mac: mac(1, addresses.container) };
     let mut requests = Requests::default();
@@ -63,30 +63,40 @@ pub(super) fn connect(
 
     let mut requests = Requests::default();
     route::set_up(&mut requests, inner);
-    route::add_address(&mut requests, inner, addresses.container, prefix);
-    // Neighbours are stated: asking for them would fill the host's table when many containers talk.
-    route::add_neighbour(&mut requests, inner, addresses.host, here.mac);
-    route::add_default_route(&mut requests, inner, addresses.host);
+    for (host, container, prefix) in addresses.pairs() {
+        route::add_address(&mut requests, inner, container, prefix);
+        // Neighbours are stated: asking for them would fill the host's table when many containers talk.
+        route::add_neighbour(&mut requests, inner, host, here.mac);
+        route::add_default_route(&mut requests, inner, host);
+    }
     inside.execute(requests)?;
 
     let mut requests = Requests::default();
     route::set_up(&mut requests, index);
-    route::add_address(&mut requests, index, addresses.host, prefix);
-    route::add_neighbour(&mut requests, index, addresses.container, there.mac);
+    for (host, container, prefix) in addresses.pairs() {
+        route::add_address(&mut requests, index, host, prefix);
+        route::add_neighbour(&mut requests, index, container, there.mac);
+    }
+    if loopback {
+        route::route_loopback(&mut requests, index);
+    }
     socket.execute(requests)
 }
 
-/// Takes the host's address, and the route with it: they must be gone before they are used again.
+/// Takes the host's addresses, and the routes with them: they must be gone before they are used again.
 pub(super) fn disconnect(socket: &mut Socket, names: &Names, addresses: Addresses) -> Result<(), Error> {
     let disconnected = route::link_index(socket, &names.host).and_then(|index| {
         let mut requests = Requests::default();
-        route::delete_address(&mut requests, index, addresses.host, addresses.network.prefix_len());
+        for (host, _, prefix) in addresses.pairs() {
+            route::delete_address(&mut requests, index, host, prefix);
+        }
         socket.execute(requests)
     });
     absent_is_well(disconnected)
 }
 
-/// Lets the host reach a container's forwarded ports at 127.0.0.1; the table drops what a container sends there.
+/// Lets packets between a container and 127.0.0.1 pass, as redirections need; the table drops what a container itself
+/// sends there.
 pub(super) fn route_loopback(socket: &mut Socket, names: &Names) -> Result<(), Refusal> {
     let index = route::link_index(socket, &names.host)?;
     let mut requests = Requests::default();

@@ -16,6 +16,9 @@ use crate::pool::lock;
 /// The shortest time between two repairs, lest two programs that want different tables take the whole machine.
 const PAUSE: Timespec = Timespec { tv_sec: 0, tv_nsec: 100_000_000 };
 
+/// When what could not be repaired is tried again.
+const RETRY: Timespec = Timespec { tv_sec: 1, tv_nsec: 0 };
+
 /// Keeps the repairs going until it is dropped.
 #[derive(Debug)]
 pub(super) struct Repairs {
@@ -41,7 +44,7 @@ impl Repairs {
 fn keep(watch: &Watch, ended: &PipeReader, state: &Weak<Mutex<State>>) -> io::Result<()> {
     let mut again = false;
     loop {
-        let wait = again.then_some(&PAUSE);
+        let wait = again.then_some(&RETRY);
         let mut events = [PollFd::new(ended, PollFlags::IN), PollFd::new(watch, PollFlags::IN)];
         rustix::io::retry_on_intr(|| rustix::event::poll(&mut events, wait))?;
         if !events[0].revents().is_empty() {

@@ -12,9 +12,9 @@
     )
 )]
 
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 
-use ipnet::Ipv4Net;
+use ipnet::{IpNet, Ipv4Net};
 
 use crate::error::Error;
 use crate::request::{NetOut, Protocol};
@@ -22,8 +22,8 @@ use crate::request::{NetOut, Protocol};
 /// Something that a container may reach.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Rule {
-    /// First and last address; any when absent.
-    pub(super) addresses: Option<(Ipv4Addr, Ipv4Addr)>,
+    /// First and last address, of one family; any of both when absent.
+    pub(super) addresses: Option<(IpAddr, IpAddr)>,
     pub(super) traffic: Traffic,
     /// Whether new connections are told to the kernel's log.
     pub(super) log: bool,
@@ -62,13 +62,15 @@ pub(super) fn read(request: &NetOut) -> Result<Rule, Error> {
 }
 
 /// Reads an address, a network (`a/n`, `a/mask`) or a range (`a-b`).
-fn addresses(text: &[u8]) -> Result<(Ipv4Addr, Ipv4Addr), Error> {
+fn addresses(text: &[u8]) -> Result<(IpAddr, IpAddr), Error> {
     let refused = || {
-        Error::invalid("network", text, "an IPv4 address, a network (a.b.c.d/n) or a range (a.b.c.d-e.f.g.h)")
+        let expected = "an address, a network (a.b.c.d/n) or a range (a.b.c.d-e.f.g.h), of IPv4 or IPv6";
+        Error::invalid("network", text, expected)
     };
     let words = std::str::from_utf8(text).map_err(|_| refused())?;
     let pair = if let Some((first, last)) = words.split_once('-') {
-        first.parse().ok().zip(last.parse().ok()).filter(|(first, last): &(Ipv4Addr, _)| first <= last)
+        let in_order = |(first, last): &(IpAddr, IpAddr)| first.is_ipv6() == last.is_ipv6() && first <= last;
+        first.parse().ok().zip(last.parse().ok()).filter(in_order)
     } else if let Some((address, mask)) = words.split_once('/') {
         network(address, mask).map(|network| (network.network(), network.broadcast()))
     } else {
@@ -77,11 +79,10 @@ fn addresses(text: &[u8]) -> Result<(Ipv4Addr, Ipv4Addr), Error> {
     pair.ok_or_else(refused)
 }
 
-fn network(address: &str, mask: &str) -> Option<Ipv4Net> {
-    let address = address.parse().ok()?;
+fn network(address: &str, mask: &str) -> Option<IpNet> {
     match mask.parse::<Ipv4Addr>() {
-        Ok(mask) => Ipv4Net::with_netmask(address, mask).ok(),
-        Err(_) => Ipv4Net::new(address, mask.parse().ok()?).ok(),
+        Ok(mask) => Ipv4Net::with_netmask(address.parse().ok()?, mask).ok().map(IpNet::from),
+        Err(_) => IpNet::new(address.parse().ok()?, mask.parse().ok()?).ok(),
     }
 }
 
@@ -138,12 +139,48 @@ mod tests {
             ("1.2.3.4-1.2.3.4", [1, 2, 3, 4], [1, 2, 3, 4]),
         ] {
             let rule = read(&request(text)).unwrap();
-            assert_eq!(rule.addresses, Some((first.into(), last.into())), "{text}");
+            assert_eq!(rule.addresses, Some((IpAddr::from(first), IpAddr::from(last))), "{text}");
             assert_eq!((rule.traffic, rule.log), (Traffic::Tcp(None), false));
         }
-        for text in
-            ["", "x", "1.2.3", "1.2.3.4/33", "1.2.3.4/-1", "1.2.3.4/", "1.2.3.9-1.2.3.4", "1.2.3.4-", "::1"]
-        {
+        for (text, first, last) in [
+            ("2001:db8::7", "2001:db8::7", "2001:db8::7"),
+            ("::/0", "::", "ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff"),
+            ("2001:db8::7/32", "2001:db8::", "2001:db8:ffff:ffff:ffff:ffff:ffff:ffff"),
+            ("fd00::1-fd00::9", "fd00::1", "fd00::9"),
+        ] {
+            let rule = read(&request(text)).unwrap();
+            assert_eq!(rule.addresses, Some((first.parse().unwrap(), last.parse().unwrap())), "{text}");
+        }
+        for text in [
+            "",
+            " ",
+            "x",
+            "1.2.3",
+            "1.2.3.4.5",
+            "1.2.3.256",
+            "1.2.3.4/33",
+            "1.2.3.4/-1",
+            "1.2.3.4/",
+            "/8",
+            "1.2.3.4/8/8",
+            "1.2.3.4/255.0.255.0",
+            "1.2.3.9-1.2.3.4",
+            "1.2.3.4-",
+            "-1.2.3.4",
+            "1.2.3.4-::1",
+            "1.2.3.4 ",
+            "-",
+            "/",
+            "01.2.3.4",
+            "0x1.2.3.4",
+            "example.com",
+            "::1/129",
+            "::1/255.0.0.0",
+            "fe80::1%lo",
+            "::2-::1",
+            ":::",
+            "1.2.3.4\n",
+        ] {
             let refused = read(&request(text)).unwrap_err().to_string();
             assert!(refused.starts_with(&format!("invalid network \"{text}\": ")), "{refused}");
         }

@@ -2,7 +2,6 @@
 
 use std::collections::HashMap;
 
-use ipnet::Ipv4Net;
 use warden_linux::netlink::nftables::Batch;
 use warden_linux::netlink::{Refusal, Socket, conntrack, route};
 
@@ -10,7 +9,7 @@ use super::forwards::Forwards;
 use super::interfaces::names;
 use super::records::{ContainerNetwork, PortMapping, Records};
 use super::rule;
-use super::table::{Forward, Table};
+use super::table::{Forward, PoolNetworks, Table};
 use crate::error::Error;
 use crate::id::Id;
 use crate::request::{NetIn, NetOut};
@@ -21,10 +20,12 @@ use crate::settings::{Addresses, Firewall};
 pub(super) struct State {
     pub(super) route: Socket,
     pub(super) filter: Socket,
-    pub(super) pool: Ipv4Net,
+    pub(super) pool: PoolNetworks,
     pub(super) firewall: Firewall,
     pub(super) members: HashMap<Id, Member>,
     pub(super) forwards: Forwards,
+    /// The port on 127.0.0.1 where questions for names are taken.
+    pub(super) dns: Option<u16>,
     /// The table is nobody's concern any more.
     pub(super) closed: bool,
 }
@@ -37,10 +38,11 @@ pub(super) struct Member {
 }
 
 impl Member {
-    /// A mapping of its ports as the table holds it.
-    pub(super) fn forward(&self, mapping: PortMapping) -> Forward {
+    /// A mapping of its ports as the table holds it: for each of its addresses.
+    pub(super) fn forwards(&self, mapping: PortMapping) -> impl Iterator<Item = Forward> + use<> {
         let PortMapping { protocol, host_port, container_port } = mapping;
-        Forward { protocol, host_port, address: self.addresses.container, port: container_port }
+        let forward = move |address| Forward { protocol, host_port, address, port: container_port };
+        self.addresses.inside().map(forward)
     }
 }
 
@@ -82,14 +84,14 @@ impl State {
     pub(super) fn write_all(&mut self) -> Result<(), Refusal> {
         let mut batch = Batch::new(&self.firewall.table);
         let mut table = Table::new(&mut batch);
-        table.set_up(self.pool, &self.firewall);
+        table.set_up(self.pool, &self.firewall, self.dns);
         for (&id, member) in &self.members {
-            table.add_container(id, &names(id).host, member.addresses.container);
+            table.add_container(id, &names(id).host, member.addresses);
             for rule in member.records.net_out.iter().flat_map(rule::read) {
                 table.allow(id, &rule);
             }
-            for &mapping in &member.records.net_in {
-                table.add_forward(member.forward(mapping));
+            for forward in member.records.net_in.iter().flat_map(|&mapping| member.forwards(mapping)) {
+                table.add_forward(forward);
             }
         }
         batch.commit(&mut self.filter)
@@ -99,8 +101,8 @@ impl State {
     pub(super) fn map(&mut self, id: Id, mapping: PortMapping) -> Result<(), Refusal> {
         let Some(member) = self.members.get_mut(&id) else { return Ok(()) };
         member.records.net_in.push(mapping);
-        let forward = member.forward(mapping);
-        let changed = self.change(|table| table.add_forward(forward));
+        let forwards = member.forwards(mapping);
+        let changed = self.change(|table| forwards.for_each(|forward| table.add_forward(forward)));
         if let (Err(_), Some(member)) = (&changed, self.members.get_mut(&id)) {
             member.records.net_in.pop();
         }

@@ -1,120 +1,84 @@
 //! The table of the packet filter: what each chain decides.
 //!
 //! ```text
-//! guard    prerouting  from a container: for 127.0.0.0/8 -> drop; source its own -> on; else -> drop (IPv6 too)
+//! guard    prerouting  from a container: for 127.0.0.0/8 -> drop; source its own -> on; else -> drop
 //! redirect prerouting  for the host itself, port in `forwards` -> the container's port
 //! local    output      the same, for what the host itself sends
 //! forward  forward     answers -> accept; from a container -> out-<id>; to a container -> incoming
-//! input    input       answers -> accept; from a container -> refuse, unless the host may be reached
-//! closed   output      IPv6 to a container -> drop
-//! hide     postrouting from the pool to elsewhere, or from 127.0.0.1 to a container -> the host's address
+//! input    input       answers, questions for names -> accept; from a container -> refuse, unless the host may be reached
+//! closed   output      IPv6 to a container, but for addresses of the pool -> drop
+//! hide     postrouting from the pool to elsewhere, or from the loopback to a container -> the host's address
 //!
 //! out-<id>             what net_out has opened -> accept; rest -> common
 //! common               allow_networks -> accept; rest -> refuse
 //! incoming             redirected -> accept; rest -> drop
 //! ```
+//!
+//! Where no pool of IPv6 is configured, no container has an address of its own in it: all of IPv6 is dropped.
 
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 
-use ipnet::Ipv4Net;
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use warden_linux::netlink::nftables::Verdict::{Accept, Drop, Goto};
 use warden_linux::netlink::nftables::{
     self, Batch, ChainKind, Compare, Connection, Expression, Field, Held, Holds, Hook, Meta, Part,
 };
 
-use super::rule::{Rule, Traffic};
+use super::rule::Rule;
 use crate::id::Id;
 use crate::request::Transport;
-use crate::settings::Firewall;
+use crate::settings::{Addresses, Firewall};
+
+mod matching;
+
+use matching::{
+    ANSWERS, End, Ports, Prefix, REDIRECTED, TCP, UDP, address, connection, family, from_container,
+    interface, to_container, to_port,
+};
 
 /// Names of the containers' interfaces on the host.
 const INTERFACES: &str = "interfaces";
-/// Each with the address that its container may send from.
-const MEMBERS: &str = "members";
+/// Each with the address that its container may send from: of IPv4, of IPv6.
+const MEMBERS: [&str; 2] = ["members", "members6"];
 /// Each with the chain of what its container may send.
 const OUTGOING: &str = "outgoing";
-/// Protocols and ports of the host, each with an address and a port of a container.
-const FORWARDS: &str = "forwards";
+/// Protocols and ports of the host, each with an address and a port of a container: of IPv4, of IPv6.
+const FORWARDS: [&str; 2] = ["forwards", "forwards6"];
 
-const TCP: u8 = 6;
-const UDP: u8 = 17;
-const ICMP: u8 = 1;
-/// Where the addresses are in the header of IPv4.
-const SOURCE: u32 = 12;
-const DESTINATION: u32 = 16;
+/// The port of name servers.
+const DNS: u16 = 53;
 
-/// The kernel's numbers of address families.
-const INET: [u8; 1] = [2];
-const INET6: [u8; 1] = [10];
-/// States of packets that somebody waits for.
-const ANSWERS: [u8; 4] = (Connection::ESTABLISHED | Connection::RELATED).to_ne_bytes();
-const REDIRECTED: [u8; 4] = Connection::REDIRECTED.to_ne_bytes();
-const LOOPBACK: Prefix = Prefix { address: [127, 0, 0, 0], mask: [255, 0, 0, 0] };
-
-/// A network as the packet filter compares it.
-#[derive(Debug)]
-struct Prefix {
-    address: [u8; 4],
-    mask: [u8; 4],
-}
-
-impl Prefix {
-    fn of(network: Ipv4Net) -> Self {
-        Self { address: network.network().octets(), mask: network.netmask().octets() }
-    }
-}
-
-fn family(number: &[u8; 1]) -> [Expression<'_>; 2] {
-    [
-        Expression::Meta { key: Meta::Family, slot: 0 },
-        Expression::Compare { slot: 0, how: Compare::Equal, value: number },
-    ]
-}
-
-fn ipv4() -> [Expression<'static>; 2] {
-    family(&INET)
-}
-
-fn interface(key: Meta) -> Expression<'static> {
-    Expression::Meta { key, slot: 0 }
-}
-
-fn address(offset: u32, slot: u32) -> Expression<'static> {
-    Expression::Payload { part: Part::Network, offset, length: 4, slot }
-}
-
-fn from_container() -> [Expression<'static>; 2] {
-    [interface(Meta::InputInterface), Expression::Lookup { set: INTERFACES, slot: 0 }]
-}
-
-fn to_container() -> [Expression<'static>; 2] {
-    [interface(Meta::OutputInterface), Expression::Lookup { set: INTERFACES, slot: 0 }]
-}
-
-fn in_network(offset: u32, prefix: &Prefix, how: Compare) -> [Expression<'_>; 3] {
-    [
-        address(offset, 0),
-        Expression::Mask { slot: 0, mask: &prefix.mask },
-        Expression::Compare { slot: 0, how, value: &prefix.address },
-    ]
-}
-
-/// Goes on where one of the bits is set.
-fn connection(key: Connection, bits: &[u8; 4]) -> [Expression<'_>; 3] {
-    [
-        Expression::Connection { key, slot: 0 },
-        Expression::Mask { slot: 0, mask: bits },
-        Expression::Compare { slot: 0, how: Compare::Different, value: &[0; 4] },
-    ]
-}
+/// IPv4, then IPv6.
+const FAMILIES: [bool; 2] = [false, true];
 
 /// A port of the host that leads into a container.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Forward {
     pub(super) protocol: Transport,
     pub(super) host_port: u16,
-    pub(super) address: Ipv4Addr,
+    pub(super) address: IpAddr,
     pub(super) port: u16,
+}
+
+/// The networks that containers' addresses are of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct PoolNetworks {
+    pub(super) v4: Ipv4Net,
+    pub(super) v6: Option<Ipv6Net>,
+}
+
+impl PoolNetworks {
+    fn prefixes(self) -> impl Iterator<Item = Prefix> {
+        let v6 = self.v6.map(IpNet::from);
+        [Some(IpNet::from(self.v4)), v6].into_iter().flatten().map(Prefix::of)
+    }
+}
+
+/// 127.0.0.0/8, which a packet may be routed to where `route_localnet` is set, and ::1, which it never is.
+fn loopback(ipv6: bool) -> Prefix {
+    let [v4, v6] =
+        [Ipv4Net::new_assert([127, 0, 0, 0].into(), 8).into(), Ipv6Net::new_assert(1.into(), 128).into()];
+    Prefix::of(if ipv6 { v6 } else { v4 })
 }
 
 /// Writes changes of the table into a batch.
@@ -128,56 +92,61 @@ impl<'a, 'b> Table<'a, 'b> {
     }
 
     /// Makes the table anew, whatever there was of it.
-    pub(super) fn set_up(&mut self, pool: Ipv4Net, firewall: &Firewall) {
+    pub(super) fn set_up(&mut self, pool: PoolNetworks, firewall: &Firewall, dns: Option<u16>) {
         // Deleted is only what exists.
         self.0.add_table();
         self.0.delete_table();
         self.0.add_table();
         self.0.add_set(INTERFACES, &[Field::Interface], Holds::Nothing);
-        self.0.add_set(MEMBERS, &[Field::Interface, Field::Address], Holds::Nothing);
         self.0.add_set(OUTGOING, &[Field::Interface], Holds::Verdicts);
         let port = [Field::Protocol, Field::Port];
-        self.0.add_set(FORWARDS, &port, Holds::Values(&[Field::Address, Field::Port]));
-        self.guard();
+        for (which, address) in [Field::Address, Field::Address6].into_iter().enumerate() {
+            self.0.add_set(MEMBERS[which], &[Field::Interface, address], Holds::Nothing);
+            self.0.add_set(FORWARDS[which], &port, Holds::Values(&[address, Field::Port]));
+        }
+        self.guard(pool);
         self.common(&firewall.allow_networks);
         self.forward();
-        self.input(firewall.allow_host_access);
+        self.input(firewall.allow_host_access, dns);
         self.redirect();
         self.hide(pool);
     }
 
-    fn guard(&mut self) {
+    fn guard(&mut self, pool: PoolNetworks) {
         self.0.add_chain("from-container");
+        let drop = [Expression::Verdict(Drop)];
+        let loopback = loopback(false);
         self.rule(
             "from-container",
-            &[&ipv4(), &in_network(DESTINATION, &LOOPBACK, Compare::Equal), &[Expression::Verdict(Drop)]],
+            &[&family(false), &loopback.compare(End::Destination, Compare::Equal), &drop],
         );
-        let own = [
-            interface(Meta::InputInterface),
-            address(SOURCE, 4),
-            Expression::Lookup { set: MEMBERS, slot: 0 },
-            Expression::Verdict(Accept),
-        ];
-        self.rule("from-container", &[&ipv4(), &own]);
-        self.0.add_rule("from-container", &[Expression::Verdict(Drop)]);
+        for ipv6 in FAMILIES {
+            let own = [
+                interface(Meta::InputInterface),
+                address(End::Source, ipv6, 4),
+                Expression::Lookup { set: MEMBERS[usize::from(ipv6)], slot: 0 },
+                Expression::Verdict(Accept),
+            ];
+            self.rule("from-container", &[&family(ipv6), &own]);
+        }
+        self.0.add_rule("from-container", &drop);
         // Before connections are tracked: what is not the container's leaves no trace.
         self.0.add_base_chain("guard", ChainKind::Filter, Hook::Prerouting, -300);
         self.rule("guard", &[&from_container(), &[Expression::Verdict(Goto("from-container"))]]);
         self.0.add_base_chain("closed", ChainKind::Filter, Hook::Output, 0);
-        self.rule("closed", &[&family(&INET6), &to_container(), &[Expression::Verdict(Drop)]]);
+        // What is left are addresses that the kernel gives by itself, and groups.
+        let open = pool.v6.map(|network| Prefix::of(network.into()));
+        let others = open.as_ref().map(|prefix| prefix.compare(End::Destination, Compare::Different));
+        let others = others.as_ref().map(<[_; 3]>::as_slice).unwrap_or_default();
+        self.rule("closed", &[&family(true), &to_container(), others, &drop]);
     }
 
-    fn common(&mut self, allowed: &[Ipv4Net]) {
+    fn common(&mut self, allowed: &[IpNet]) {
         self.0.add_chain("common");
         for network in allowed {
-            self.rule(
-                "common",
-                &[
-                    &ipv4(),
-                    &in_network(DESTINATION, &Prefix::of(*network), Compare::Equal),
-                    &[Expression::Verdict(Accept)],
-                ],
-            );
+            let prefix = Prefix::of(*network);
+            let within = prefix.compare(End::Destination, Compare::Equal);
+            self.rule("common", &[&family(prefix.ipv6), &within, &[Expression::Verdict(Accept)]]);
         }
         self.0.add_rule("common", &[Expression::Reject]);
     }
@@ -196,10 +165,27 @@ impl<'a, 'b> Table<'a, 'b> {
         self.rule("forward", &[&to_container(), &[Expression::Verdict(Goto("incoming"))]]);
     }
 
-    fn input(&mut self, open: bool) {
+    fn input(&mut self, open: bool, dns: Option<u16>) {
         self.0.add_base_chain("input", ChainKind::Filter, Hook::Input, 0);
         if !open {
             self.rule("input", &[&connection(Connection::State, &ANSWERS), &[Expression::Verdict(Accept)]]);
+            if let Some(port) = dns {
+                let (loopback, port) = (loopback(false), port.to_be_bytes());
+                let there = loopback.compare(End::Destination, Compare::Equal);
+                for protocol in [[UDP], [TCP]] {
+                    // The guard has dropped what a container itself has sent there.
+                    self.rule(
+                        "input",
+                        &[
+                            &from_container(),
+                            &family(false),
+                            &there,
+                            &to_port(&protocol, &port),
+                            &[Expression::Verdict(Accept)],
+                        ],
+                    );
+                }
+            }
             self.rule("input", &[&from_container(), &[Expression::Reject]]);
         }
     }
@@ -207,53 +193,65 @@ impl<'a, 'b> Table<'a, 'b> {
     fn redirect(&mut self) {
         for (name, hook) in [("redirect", Hook::Prerouting), ("local", Hook::Output)] {
             self.0.add_base_chain(name, ChainKind::Nat, hook, -100);
-            let port = [
-                Expression::DestinationKind { slot: 0 },
-                Expression::Compare { slot: 0, how: Compare::Equal, value: &Expression::LOCAL },
-                Expression::Meta { key: Meta::Protocol, slot: 0 },
-                Expression::Payload { part: Part::Transport, offset: 2, length: 2, slot: 1 },
-                Expression::Map { set: FORWARDS, slot: 0, into: 0 },
-                Expression::Redirect { address: 0, port: 1 },
-            ];
-            self.rule(name, &[&ipv4(), &port]);
+            for ipv6 in FAMILIES {
+                let port = [
+                    Expression::DestinationKind { slot: 0 },
+                    Expression::Compare { slot: 0, how: Compare::Equal, value: &Expression::LOCAL },
+                    Expression::Meta { key: Meta::Protocol, slot: 0 },
+                    Expression::Payload { part: Part::Transport, offset: 2, length: 2, slot: 1 },
+                    Expression::Map { set: FORWARDS[usize::from(ipv6)], slot: 0, into: 0 },
+                    Expression::Redirect { ipv6, address: 0, port: if ipv6 { 4 } else { 1 } },
+                ];
+                self.rule(name, &[&family(ipv6), &port]);
+            }
         }
     }
 
-    fn hide(&mut self, pool: Ipv4Net) {
+    fn hide(&mut self, pool: PoolNetworks) {
         self.0.add_base_chain("hide", ChainKind::Nat, Hook::Postrouting, 100);
-        let pool = Prefix::of(pool);
-        let from_pool = in_network(SOURCE, &pool, Compare::Equal);
-        let to_elsewhere = in_network(DESTINATION, &pool, Compare::Different);
         let hide = [Expression::Masquerade];
-        self.rule("hide", &[&ipv4(), &from_pool, &to_elsewhere, &hide]);
-        // The host's own requests to 127.0.0.1, which no answer would find.
-        let from_loopback = in_network(SOURCE, &LOOPBACK, Compare::Equal);
-        self.rule("hide", &[&ipv4(), &from_loopback, &to_container(), &hide]);
-        // A container that asks for a port of the host and meets itself.
-        let itself = [
-            interface(Meta::OutputInterface),
-            address(SOURCE, 4),
-            Expression::Lookup { set: MEMBERS, slot: 0 },
-        ];
-        self.rule("hide", &[&ipv4(), &connection(Connection::Status, &REDIRECTED), &itself, &hide]);
+        for prefix in pool.prefixes() {
+            let ipv6 = prefix.ipv6;
+            let from_pool = prefix.compare(End::Source, Compare::Equal);
+            let to_elsewhere = prefix.compare(End::Destination, Compare::Different);
+            self.rule("hide", &[&family(ipv6), &from_pool, &to_elsewhere, &hide]);
+            // The host's own requests to its loopback, which no answer would find.
+            let loopback = loopback(ipv6);
+            let from_loopback = loopback.compare(End::Source, Compare::Equal);
+            self.rule("hide", &[&family(ipv6), &from_loopback, &to_container(), &hide]);
+            // A container that asks for a port of the host and meets itself.
+            let itself = [
+                interface(Meta::OutputInterface),
+                address(End::Source, ipv6, 4),
+                Expression::Lookup { set: MEMBERS[usize::from(ipv6)], slot: 0 },
+            ];
+            let redirected = connection(Connection::Status, &REDIRECTED);
+            self.rule("hide", &[&family(ipv6), &redirected, &itself, &hide]);
+        }
     }
 
     /// Adds a container that may reach what all may.
-    pub(super) fn add_container(&mut self, id: Id, interface: &str, address: Ipv4Addr) {
+    pub(super) fn add_container(&mut self, id: Id, interface: &str, addresses: Addresses) {
         let chain = chain(id);
         self.0.add_chain(&chain);
         self.0.add_rule(&chain, &[Expression::Verdict(Goto("common"))]);
         let name = nftables::interface(interface);
         self.0.add_element(INTERFACES, &name, Held::Nothing);
-        self.0.add_element(MEMBERS, &nftables::interface_and_address(interface, address), Held::Nothing);
+        for address in addresses.inside() {
+            let key = nftables::interface_and_address(interface, address);
+            self.0.add_element(MEMBERS[usize::from(address.is_ipv6())], &key, Held::Nothing);
+        }
         self.0.add_element(OUTGOING, &name, Held::Verdict(Goto(&chain)));
     }
 
     /// Deletes a container.
-    pub(super) fn delete_container(&mut self, id: Id, interface: &str, address: Ipv4Addr) {
+    pub(super) fn delete_container(&mut self, id: Id, interface: &str, addresses: Addresses) {
         let name = nftables::interface(interface);
         self.0.delete_element(OUTGOING, &name);
-        self.0.delete_element(MEMBERS, &nftables::interface_and_address(interface, address));
+        for address in addresses.inside() {
+            let key = nftables::interface_and_address(interface, address);
+            self.0.delete_element(MEMBERS[usize::from(address.is_ipv6())], &key);
+        }
         self.0.delete_element(INTERFACES, &name);
         self.0.delete_chain(&chain(id));
     }
@@ -261,24 +259,26 @@ impl<'a, 'b> Table<'a, 'b> {
     /// Adds a forwarded port.
     pub(super) fn add_forward(&mut self, forward: Forward) {
         let target = nftables::address_and_port(forward.address, forward.port);
-        self.0.add_element(FORWARDS, &key(forward), Held::Value(&target));
+        let set = FORWARDS[usize::from(forward.address.is_ipv6())];
+        self.0.add_element(set, &key(forward), Held::Value(&target));
     }
 
     /// Deletes a forwarded port.
     pub(super) fn delete_forward(&mut self, forward: Forward) {
-        self.0.delete_element(FORWARDS, &key(forward));
+        self.0.delete_element(FORWARDS[usize::from(forward.address.is_ipv6())], &key(forward));
     }
 
     /// Lets a container reach something more.
     pub(super) fn allow(&mut self, id: Id, rule: &Rule) {
         let prefix = format!("warden-i-{id} ");
-        let (from, to) = rule.addresses.map(|(from, to)| (from.octets(), to.octets())).unwrap_or_default();
-        let mut expressions = ipv4().to_vec();
-        if rule.addresses.is_some() {
+        let range = rule.addresses.map(|(from, to)| (from.is_ipv6(), [from, to].map(nftables::address)));
+        let mut expressions = Vec::new();
+        if let Some((ipv6, [from, to])) = &range {
+            expressions.extend(family(*ipv6));
             expressions
-                .extend([address(DESTINATION, 0), Expression::Range { slot: 0, from: &from, to: &to }]);
+                .extend([address(End::Destination, *ipv6, 0), Expression::Range { slot: 0, from, to }]);
         }
-        let ports = Ports::of(rule.traffic);
+        let ports = Ports::of(rule.traffic, range.as_ref().is_some_and(|(ipv6, _)| *ipv6));
         expressions.extend(ports.expressions());
         if rule.log {
             // Answers do not come here: what does is new.
@@ -293,6 +293,36 @@ impl<'a, 'b> Table<'a, 'b> {
     }
 }
 
+/// Fills a table of its own: what containers send to port 53 of the host goes to a port on 127.0.0.1.
+///
+/// The table goes with the process, so that nobody who has the port later is asked.
+pub(super) fn redirect_dns(batch: &mut Batch<'_>, pool: PoolNetworks, port: u16) {
+    let (pool, port, dns) = (Prefix::of(pool.v4.into()), port.to_be_bytes(), DNS.to_be_bytes());
+    batch.add_owned_table();
+    // Before forwarded ports.
+    batch.add_base_chain("names", ChainKind::Nat, Hook::Prerouting, -101);
+    for protocol in [[UDP], [TCP]] {
+        let host = [
+            Expression::DestinationKind { slot: 0 },
+            Expression::Compare { slot: 0, how: Compare::Equal, value: &Expression::LOCAL },
+        ];
+        let redirect = [
+            Expression::Value { slot: 0, value: &[127, 0, 0, 1] },
+            Expression::Value { slot: 1, value: &port },
+            Expression::Redirect { ipv6: false, address: 0, port: 1 },
+        ];
+        let parts: [&[Expression<'_>]; 6] = [
+            &family(false),
+            &pool.compare(End::Source, Compare::Equal),
+            &pool.compare(End::Destination, Compare::Equal),
+            &host,
+            &to_port(&protocol, &dns),
+            &redirect,
+        ];
+        batch.add_rule("names", &parts.concat());
+    }
+}
+
 fn chain(id: Id) -> String {
     format!("out-{id}")
 }
@@ -303,61 +333,4 @@ fn key(forward: Forward) -> [u8; 8] {
         Transport::Udp => UDP,
     };
     nftables::protocol_and_port(protocol, forward.host_port)
-}
-
-/// What a kind of traffic is compared with.
-struct Ports {
-    protocol: Option<[u8; 1]>,
-    length: u32,
-    offset: u32,
-    first: [u8; 2],
-    last: [u8; 2],
-}
-
-impl Ports {
-    fn of(traffic: Traffic) -> Self {
-        let any = Self { protocol: None, length: 0, offset: 0, first: [0; 2], last: [0; 2] };
-        let ports = |protocol, ports: Option<(u16, u16)>| match ports {
-            None => Self { protocol: Some([protocol]), ..any },
-            Some((first, last)) => Self {
-                protocol: Some([protocol]),
-                length: 2,
-                offset: 2,
-                first: first.to_be_bytes(),
-                last: last.to_be_bytes(),
-            },
-        };
-        match traffic {
-            Traffic::All => any,
-            Traffic::Tcp(range) => ports(TCP, range),
-            Traffic::Udp(range) => ports(UDP, range),
-            Traffic::Icmp(None) => ports(ICMP, None),
-            // Type and code stand side by side: one number of two bytes, or of one.
-            Traffic::Icmp(Some((kind, None))) => {
-                Self { protocol: Some([ICMP]), length: 1, offset: 0, first: [kind, 0], last: [kind, 0] }
-            }
-            Traffic::Icmp(Some((kind, Some(code)))) => {
-                Self { protocol: Some([ICMP]), length: 2, offset: 0, first: [kind, code], last: [kind, code] }
-            }
-        }
-    }
-
-    fn expressions(&self) -> Vec<Expression<'_>> {
-        let mut list = Vec::new();
-        if let Some(protocol) = &self.protocol {
-            list.push(Expression::Meta { key: Meta::Protocol, slot: 0 });
-            list.push(Expression::Compare { slot: 0, how: Compare::Equal, value: protocol });
-        }
-        if self.length > 0 {
-            let Self { offset, length, .. } = *self;
-            let [from, to] = [&self.first, &self.last].map(|bytes| &bytes[..length as usize]);
-            list.push(Expression::Payload { part: Part::Transport, offset, length, slot: 0 });
-            list.push(if from == to {
-                Expression::Compare { slot: 0, how: Compare::Equal, value: from }
-            } else {
-                Expression::Range { slot: 0, from, to }
-            });
-        }
-        list
-    }
 }

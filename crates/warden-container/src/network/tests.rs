@@ -4,10 +4,11 @@ use std::net::Ipv4Addr;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use ipnet::Ipv4Net;
+use ipnet::{Ipv4Net, Ipv6Net};
 
 use super::*;
 use crate::request::Transport;
+use crate::settings::AddressesV6;
 
 /// Runs in a thread with a network namespace of its own.
 fn alone(test: impl FnOnce() + Send) {
@@ -39,6 +40,7 @@ fn listed() -> Vec<String> {
 fn settings() -> Settings {
     let mut settings = crate::settings::sample("/nowhere".as_ref());
     settings.network.network = Ipv4Net::new_assert(Ipv4Addr::new(10, 254, 0, 0), 16);
+    settings.network.network_v6 = Some(Ipv6Net::new_assert((0xfd00 << 112).into(), 64));
     settings.ports = crate::settings::PortPool { start: 61_001, size: 4_000 };
     settings
 }
@@ -46,6 +48,7 @@ fn settings() -> Settings {
 /// A container with two forwarded ports and two rules.
 fn container(number: u16) -> ContainerNetwork {
     let first = u32::from(Ipv4Addr::new(10, 254, 0, 0)) + u32::from(number) * 4;
+    let first_v6 = (0xfd00 << 112) + u128::from(number) * 4;
     let mapping = |protocol, host_port| PortMapping { protocol, host_port, container_port: 80 };
     let out = |network: &str, log| NetOut { network: Some(network.into()), log, ..NetOut::default() };
     ContainerNetwork {
@@ -54,10 +57,15 @@ fn container(number: u16) -> ContainerNetwork {
             network: Ipv4Net::new_assert(first.into(), 30),
             host: (first + 1).into(),
             container: (first + 2).into(),
+            v6: Some(AddressesV6 {
+                network: Ipv6Net::new_assert((first_v6).into(), 126),
+                host: (first_v6 + 1).into(),
+                container: (first_v6 + 2).into(),
+            }),
         },
         records: Records {
             net_in: vec![mapping(Transport::Tcp, 61_001 + number), mapping(Transport::Udp, 10_000 + number)],
-            net_out: vec![out("192.0.2.0/24", false), out("198.51.100.1-198.51.100.9", true)],
+            net_out: vec![out("192.0.2.0/24", false), out("2001:db8::1-2001:db8::9", true)],
         },
     }
 }
@@ -88,7 +96,8 @@ fn a_table_of_500_containers_is_written_whole_and_repaired_whatever_is_done_to_i
         assert_eq!(count("goto out-"), 500);
         assert_eq!(count("log prefix \"warden-i-"), 500);
         assert_eq!(count("ip daddr 192.0.2.0-192.0.2.255 "), 500);
-        assert_eq!((count("tcp . 6"), count("udp . 10")), (500, 500));
+        assert_eq!((count("tcp . 6"), count("udp . 10")), (1_000, 1_000));
+        assert_eq!(count("ip6 daddr 2001:db8::1-2001:db8::9"), 500);
         assert!(!whole.iter().any(|line| line.contains("left")));
         assert_eq!(network.records(ids[7]).unwrap(), container(7).records);
 
@@ -132,6 +141,26 @@ fn a_change_that_meets_a_table_of_somebody_elses_making_writes_it_whole() {
         network.detach(ids[0]).unwrap();
         assert!(!listed().concat().contains(ids[0].as_str()));
         assert!(network.records(ids[0]).is_none());
+    });
+}
+
+#[test]
+fn chains_of_other_programs_that_drop_forwarding_are_known() {
+    alone(|| {
+        // As iptables-nft makes them when Docker or ufw asks for "-P FORWARD DROP".
+        nft(&[
+            "add table ip filter; add chain ip filter FORWARD { type filter hook forward priority 0; policy drop; }",
+        ]);
+        nft(&["add chain ip filter INPUT { type filter hook input priority 0; policy drop; }"]);
+        nft(&[
+            "add table ip6 filter; add chain ip6 filter FORWARD { type filter hook forward priority 0; policy accept; }",
+        ]);
+        let (network, _) = Network::prepare(&settings(), Vec::new(), &[]).unwrap();
+        let mut state = lock(&network.state);
+        let chains = nftables::base_chains(&mut state.filter).unwrap();
+        let found: Vec<_> = chains.iter().filter(|chain| drops_forwarding(chain, "warden")).collect();
+        assert_eq!(found.len(), 1, "{found:?}");
+        assert_eq!((found[0].table.as_str(), found[0].name.as_str()), ("filter", "FORWARD"));
     });
 }
 

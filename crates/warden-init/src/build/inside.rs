@@ -14,6 +14,7 @@ use warden_linux::{file, namespace, network, process};
 use super::SetupError;
 use super::plan::{Create, Inside};
 use crate::accounts::{self, Identity};
+use crate::confinement::Confinement;
 use crate::spec::{InsideFile, User};
 
 /// Mounts that were created or taken and not attached yet.
@@ -50,13 +51,19 @@ fn carry_out_one(step: &Inside, detached: &mut Detached) -> io::Result<()> {
             Some(tree) => attach(tree.as_fd(), path, *follow),
             None => Ok(()),
         },
+        Inside::Cover { path, by } => cover(Path::new(path), Path::new(by)),
+        Inside::Protect { path } => protect(Path::new(path)),
         Inside::Link { path, target } => std::os::unix::fs::symlink(target, path),
         Inside::WriteFile(file) => write_file(file),
     }
 }
 
-/// Becomes wshd; returns only when that failed.
-pub(super) fn execute(program: BorrowedFd<'_>, listener: BorrowedFd<'_>) -> SetupError {
+/// Becomes wshd, confined; returns only when that failed.
+pub(super) fn execute(
+    program: BorrowedFd<'_>,
+    listener: BorrowedFd<'_>,
+    confinement: &Confinement,
+) -> SetupError {
     let started = || {
         let null = OpenOptions::new().read(true).write(true).open("/dev/null")?;
         process::place(listener, 0)?;
@@ -66,7 +73,12 @@ pub(super) fn execute(program: BorrowedFd<'_>, listener: BorrowedFd<'_>) -> Setu
     if let Err(error) = started() {
         return SetupError::new("hand over", "the descriptors", &error);
     }
-    let error = process::execute(program, &[CString::from(c"wshd")], &[]);
+    if let Err(error) = confinement.enter() {
+        return SetupError::new("confine", "the init", &error);
+    }
+    let words = std::iter::once("wshd").chain(confinement.arguments());
+    let arguments = words.map(CString::new).collect::<Result<Vec<_>, _>>().unwrap_or_default();
+    let error = process::execute(program, &arguments, &[]);
     SetupError::new("start", "the init", &error)
 }
 
@@ -96,6 +108,25 @@ fn attach(tree: BorrowedFd<'_>, path: &Path, follow: bool) -> io::Result<()> {
     }
     let place = if follow { file::open_place(path) } else { file::open_directory_place(path) }?;
     mount::attach(tree, place.as_fd())
+}
+
+/// Attaches a copy of what is at `by` over `path`, if something is there.
+fn cover(path: &Path, by: &Path) -> io::Result<()> {
+    match file::open_place(path) {
+        Ok(place) => mount::attach(mount::copy(by, false)?.as_fd(), place.as_fd()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(error),
+    }
+}
+
+/// Attaches a read-only copy of what is at a path over itself, if something is there.
+fn protect(path: &Path) -> io::Result<()> {
+    let tree = match mount::copy(path, true) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        other => other?,
+    };
+    mount::set_attributes(tree.as_fd(), mount::Attributes::MOUNT_ATTR_RDONLY, None, true)?;
+    mount::attach(tree.as_fd(), file::open_place(path)?.as_fd())
 }
 
 fn make_directory(path: &Path, mode: u32) -> io::Result<()> {

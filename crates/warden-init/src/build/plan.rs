@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use warden_linux::mount::Attributes;
 
 use crate::byte_string::ByteString;
+use crate::confinement::paths;
 use crate::spec::{Bind, Cgroup, InsideFile, Spec, User};
 
 /// The device nodes that a container sees, open to all inside: name, major and minor number.
@@ -129,6 +130,18 @@ pub enum Inside {
         /// Whether an image's symbolic link at the path is followed (below the container's root) or an error.
         follow: bool,
     },
+    /// Covers what is at a path by what is at another one; what is not there needs no cover.
+    Cover {
+        /// What is covered.
+        path: &'static str,
+        /// What is seen instead.
+        by: &'static str,
+    },
+    /// Makes what is at a path, and below it, read-only, if it is there.
+    Protect {
+        /// The path.
+        path: &'static str,
+    },
     /// Makes a symbolic link.
     Link {
         /// Its path.
@@ -214,6 +227,21 @@ fn system(number: usize) -> String {
     format!("system{number}")
 }
 
+/// The empty directory that covers others. Of the tmpfs that is there anyway: each memory cgroup of the machine pays for
+/// each superblock.
+fn mask() -> Stage {
+    let inert = Attributes::MOUNT_ATTR_NOSUID | Attributes::MOUNT_ATTR_NODEV | Attributes::MOUNT_ATTR_NOEXEC;
+    Stage {
+        source: "empty".into(),
+        name: MASK.into(),
+        attributes: inert | Attributes::MOUNT_ATTR_RDONLY,
+        mapped: false,
+        recursive: false,
+    }
+}
+
+const MASK: &str = "mask";
+
 fn outside(spec: &Spec, directory: &Path, staged: &[Staged]) -> Vec<Outside> {
     let mut steps = vec![
         Outside::MakePrivate,
@@ -235,6 +263,9 @@ fn outside(spec: &Spec, directory: &Path, staged: &[Staged]) -> Vec<Outside> {
     // Where no user namespace locks the flags of mounts, the container's root could make the host's /usr writable.
     let open = if spec.ids.is_none() { spec.root.system.len() } else { 0 };
     steps.extend((0..open).map(|n| Outside::Seal(system(n))));
+    if spec.confinement.masked_paths {
+        steps.push(Outside::Stage(mask()));
+    }
     steps
 }
 
@@ -243,6 +274,9 @@ fn inside(spec: &Spec, staged: &[Staged]) -> Vec<Inside> {
     // Made while the host's own are still in sight: in a user namespace the kernel grants a new proc or sysfs only to
     // who sees a whole one already.
     steps.extend(own_file_systems().map(Inside::Create));
+    if spec.confinement.masked_paths {
+        steps.push(Inside::Take { name: MASK.into(), recursive: false });
+    }
     steps.extend(
         staged.iter().filter(|staged| staged.destination.is_some()).map(|Staged { stage, .. }| {
             Inside::Take { name: stage.name.clone(), recursive: stage.recursive }
@@ -259,6 +293,16 @@ fn inside(spec: &Spec, staged: &[Staged]) -> Vec<Inside> {
     steps.extend([attach("proc", "/proc"), attach("sys", "/sys"), attach("dev", "/dev")]);
     steps.extend([attach("pts", "/dev/pts"), Inside::MakeDirectory { path: "/dev/shm", mode: 0o1777 }]);
     steps.extend(DEVICE_LINKS.map(|(path, target)| Inside::Link { path, target }));
+    if spec.confinement.read_only_paths {
+        steps.extend(paths::READ_ONLY.map(|path| Inside::Protect { path }));
+    }
+    if spec.confinement.masked_paths {
+        // Every kernel has the first of the directories; the others are covered by it.
+        steps.push(attach(MASK, paths::FIRST_MASKED_DIRECTORY));
+        let cover = |by| move |path| Inside::Cover { path, by };
+        steps.extend(paths::MASKED_DIRECTORIES.map(cover(paths::FIRST_MASKED_DIRECTORY)));
+        steps.extend(paths::MASKED_FILES.map(cover("/dev/null")));
+    }
     steps.extend(staged.iter().filter_map(|Staged { stage, destination }| {
         let path = destination.clone()?;
         Some(Inside::Attach { name: stage.name.clone(), path, follow: true })
@@ -336,6 +380,8 @@ impl Inside {
             Self::MakeUser(_) => "make the user",
             Self::MakeDirectory { .. } => "make the directory",
             Self::Attach { .. } => "mount at",
+            Self::Cover { .. } => "cover",
+            Self::Protect { .. } => "make read-only",
             Self::Link { .. } => "make the link",
             Self::WriteFile(_) => "write",
         }
@@ -351,7 +397,10 @@ impl Inside {
             Self::Pivot => "the root file system".into(),
             Self::RaiseLoopback => "lo".into(),
             Self::MakeUser(user) => user.name.as_str().into(),
-            Self::MakeDirectory { path, .. } | Self::Link { path, .. } => (*path).into(),
+            Self::MakeDirectory { path, .. }
+            | Self::Cover { path, .. }
+            | Self::Protect { path }
+            | Self::Link { path, .. } => (*path).into(),
             Self::Attach { path, .. } => path.as_path().into(),
             Self::WriteFile(file) => file.path.clone(),
         }

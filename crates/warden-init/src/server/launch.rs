@@ -13,6 +13,7 @@ use super::job::Job;
 use super::stdio::{Stdio, Wish};
 use crate::accounts::{self, Account};
 use crate::byte_string::ByteString;
+use crate::confinement::Privileges;
 use crate::message::{Process, Resource, SpawnStep};
 
 /// What failed, and the kernel's answer.
@@ -60,11 +61,15 @@ pub(super) struct Launched {
 }
 
 /// Starts it. `fds` are what its client sent; `terminals` is the container's devpts.
+///
+/// The job inherits from this process what the container's confinement is made of: the bounded capabilities, the filter of
+/// system calls and the session keyring. Only what differs between users is left to do here.
 pub(super) fn launch(
     process: &Process,
     fds: Vec<OwnedFd>,
     wish: &Wish,
     terminals: Option<BorrowedFd<'_>>,
+    privileges: Privileges,
 ) -> Result<Launched, Failure> {
     let account = account(process)?;
     let stdio = Stdio::new(wish, fds, account.identity, terminals)?;
@@ -82,6 +87,8 @@ pub(super) fn launch(
         in_terminal: stdio.terminal.is_some(),
         user: account.identity.user,
         group: account.identity.group,
+        groups: &groups(process),
+        no_new_privileges: account.identity.user != 0 && !privileges.new_privileges,
         limits: &limits(&process.rlimits),
         umask: 0o022,
     };
@@ -116,6 +123,13 @@ fn account(process: &Process) -> Result<Account, Failure> {
     let passwd = accounts::read(Path::new("/etc/passwd"))
         .map_err(|error| (SpawnStep::User, error.raw_os_error().unwrap_or(EIO)))?;
     accounts::find(&passwd, &process.user.0).ok_or((SpawnStep::User, ENOENT))
+}
+
+/// The user's supplementary groups. An /etc/group that cannot be read, which root inside has made so, gives none: groups
+/// only add rights.
+fn groups(process: &Process) -> Vec<u32> {
+    let group = accounts::read(Path::new("/etc/group")).unwrap_or_default();
+    accounts::groups_of(&group, &process.user.0)
 }
 
 /// The strings that exec takes.

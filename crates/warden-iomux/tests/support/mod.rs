@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 use warden_init::byte_string::ByteString;
+use warden_init::confinement::Confinement;
 use warden_init::message::Process;
 use warden_init::spec::{Bind, Cgroup, IdRange, InsideFile, Root, Spec, User, VERSION};
 use warden_iomux::layout::Layout;
@@ -459,6 +460,7 @@ fn spec(directory: &Path, depot: &Path, number: u32) -> Spec {
             content: "testcontain\n".into(),
         }],
         user: User { name: "vcap".into(), id: VCAP },
+        confinement: Confinement::FULL,
     }
 }
 

@@ -1,8 +1,8 @@
 //! Tables, chains, rules and sets of nf_tables, in batches that the kernel does whole or not at all.
 
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 
-use super::{Attributes, Refusal, Requests, Socket, attribute, flag, text};
+use super::{Attributes, Refusal, Requests, Socket, attribute, flag, octets, text};
 
 mod expression;
 mod watch;
@@ -55,6 +55,8 @@ pub enum ChainKind {
 pub enum Field {
     /// An IPv4 address.
     Address,
+    /// An IPv6 address.
+    Address6,
     /// A protocol over IP.
     Protocol,
     /// A port.
@@ -68,6 +70,7 @@ impl Field {
     fn number(self) -> u32 {
         match self {
             Self::Address => 7,
+            Self::Address6 => 8,
             Self::Protocol => 12,
             Self::Port => 13,
             Self::Interface => 41,
@@ -76,7 +79,7 @@ impl Field {
 
     /// Bytes in a key, where each part begins at a multiple of four.
     fn length(self) -> u32 {
-        if self == Self::Interface { 16 } else { 4 }
+        self.width().next_multiple_of(4)
     }
 
     /// Bytes of its own.
@@ -85,7 +88,7 @@ impl Field {
             Self::Address => 4,
             Self::Protocol => 1,
             Self::Port => 2,
-            Self::Interface => 16,
+            Self::Address6 | Self::Interface => 16,
         }
     }
 }
@@ -135,6 +138,14 @@ impl<'a> Batch<'a> {
         let (table, action) = (self.table, format!("making the table {}", self.table));
         self.push(action, NEW_TABLE, flag::CREATE, |attributes| {
             attributes.text(1, table);
+        });
+    }
+
+    /// Makes the table one of this socket's own: nobody else can change it, and it goes with the socket.
+    pub fn add_owned_table(&mut self) {
+        let (table, action) = (self.table, format!("making the table {}", self.table));
+        self.push(action, NEW_TABLE, flag::CREATE | flag::EXCL, |attributes| {
+            attributes.text(1, table).big(2, OWNER);
         });
     }
 
@@ -284,6 +295,7 @@ impl<'a> Batch<'a> {
     }
 }
 
+const OWNER: u32 = 2;
 const IS_MAP: u32 = 8;
 const MACHINE_ORDER: [u8; 6] = [0, 4, 1, 0, 0, 0];
 const VERDICTS: u32 = 0xffff_ff00;
@@ -350,12 +362,14 @@ pub fn interface(name: &str) -> [u8; 16] {
     padded
 }
 
+/// An address as it is in keys and registers.
+pub fn address(address: IpAddr) -> Vec<u8> {
+    octets(address)
+}
+
 /// An interface's name and an address as one key.
-pub fn interface_and_address(name: &str, address: Ipv4Addr) -> [u8; 20] {
-    let mut key = [0; 20];
-    key[..16].copy_from_slice(&interface(name));
-    key[16..].copy_from_slice(&address.octets());
-    key
+pub fn interface_and_address(name: &str, address: IpAddr) -> Vec<u8> {
+    [&interface(name)[..], &octets(address)].concat()
 }
 
 /// A protocol and a port as one key.
@@ -365,8 +379,7 @@ pub fn protocol_and_port(protocol: u8, port: u16) -> [u8; 8] {
 }
 
 /// An address and a port as one value.
-pub fn address_and_port(address: Ipv4Addr, port: u16) -> [u8; 8] {
-    let [a, b, c, d] = address.octets();
+pub fn address_and_port(address: IpAddr, port: u16) -> Vec<u8> {
     let [high, low] = port.to_be_bytes();
-    [a, b, c, d, high, low, 0, 0]
+    [&octets(address)[..], &[high, low, 0, 0]].concat()
 }

@@ -1,9 +1,9 @@
 //! Interfaces, addresses, routes and neighbours.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 use std::os::fd::{AsRawFd, BorrowedFd};
 
-use super::{Attributes, Refusal, Requests, Socket, attribute, flag, read_u32};
+use super::{Attributes, Refusal, Requests, Socket, attribute, family, flag, octets, read_u32};
 
 const NEW_LINK: u16 = 16;
 const DELETE_LINK: u16 = 17;
@@ -34,6 +34,7 @@ const INET6_ADDRESS_MODE_NONE: u8 = 1;
 const ADDRESS: u16 = 1;
 const ADDRESS_LOCAL: u16 = 2;
 const ADDRESS_BROADCAST: u16 = 4;
+const ADDRESS_FLAG_NODAD: u8 = 0x02;
 
 const ROUTE_DESTINATION: u16 = 1;
 const ROUTE_OUT: u16 = 4;
@@ -46,9 +47,6 @@ const ROUTE_LOCAL: u8 = 2;
 const NEIGHBOUR_DESTINATION: u16 = 1;
 const NEIGHBOUR_ADDRESS: u16 = 2;
 const NEIGHBOUR_PERMANENT: u16 = 0x80;
-
-const INET: u8 = libc::AF_INET as u8;
-const INET6: u8 = libc::AF_INET6 as u8;
 
 /// An Ethernet address.
 pub type Mac = [u8; 6];
@@ -171,46 +169,47 @@ pub fn link_names(socket: &mut Socket) -> Result<Vec<String>, Refusal> {
     Ok(names)
 }
 
-/// Gives an interface an address in its network.
-pub fn add_address(requests: &mut Requests, index: u32, address: Ipv4Addr, prefix: u8) {
-    let broadcast = u32::from(address) | u32::MAX.checked_shr(prefix.into()).unwrap_or(0);
-    let fixed = address_header(index, prefix);
+/// Gives an interface an address in its network; one of IPv6 is not looked for among the neighbours first.
+pub fn add_address(requests: &mut Requests, index: u32, address: IpAddr, prefix: u8) {
+    let mut fixed = address_header(index, address, prefix);
+    if address.is_ipv6() {
+        fixed[2] = ADDRESS_FLAG_NODAD;
+    }
     let flags = flag::CREATE | flag::EXCL;
     requests.push(format!("adding the address {address}"), NEW_ADDRESS, flags, &fixed, |attributes| {
-        attributes
-            .bytes(ADDRESS, &address.octets())
-            .bytes(ADDRESS_LOCAL, &address.octets())
-            .bytes(ADDRESS_BROADCAST, &broadcast.to_be_bytes());
+        attributes.bytes(ADDRESS, &octets(address)).bytes(ADDRESS_LOCAL, &octets(address));
+        if let IpAddr::V4(address) = address {
+            let broadcast = u32::from(address) | u32::MAX.checked_shr(prefix.into()).unwrap_or(0);
+            attributes.bytes(ADDRESS_BROADCAST, &broadcast.to_be_bytes());
+        }
     });
 }
 
 /// Takes an address from an interface, and the routes with it.
-pub fn delete_address(requests: &mut Requests, index: u32, address: Ipv4Addr, prefix: u8) {
-    let fixed = address_header(index, prefix);
+pub fn delete_address(requests: &mut Requests, index: u32, address: IpAddr, prefix: u8) {
+    let fixed = address_header(index, address, prefix);
     requests.push(format!("deleting the address {address}"), DELETE_ADDRESS, 0, &fixed, |attributes| {
-        attributes.bytes(ADDRESS_LOCAL, &address.octets());
+        attributes.bytes(ADDRESS_LOCAL, &octets(address));
     });
 }
 
 /// Sends what has no other route to a gateway.
-pub fn add_default_route(requests: &mut Requests, index: u32, gateway: Ipv4Addr) {
-    let fixed = [INET, 0, 0, 0, ROUTE_TABLE_MAIN, ROUTE_PROTOCOL_BOOT, 0, ROUTE_UNICAST, 0, 0, 0, 0];
+pub fn add_default_route(requests: &mut Requests, index: u32, gateway: IpAddr) {
+    let family = family(gateway);
+    let fixed = [family, 0, 0, 0, ROUTE_TABLE_MAIN, ROUTE_PROTOCOL_BOOT, 0, ROUTE_UNICAST, 0, 0, 0, 0];
     let action = format!("adding the default route by {gateway}");
     requests.push(action, NEW_ROUTE, flag::CREATE | flag::EXCL, &fixed, |attributes| {
-        attributes.bytes(ROUTE_GATEWAY, &gateway.octets()).number(ROUTE_OUT, index);
+        attributes.bytes(ROUTE_GATEWAY, &octets(gateway)).number(ROUTE_OUT, index);
     });
 }
 
 /// Whether an address is the host's own: what is sent to it does not leave.
 pub fn is_local(socket: &mut Socket, address: IpAddr) -> Result<bool, Refusal> {
-    let (family, bits) = if address.is_ipv6() { (INET6, 128) } else { (INET, 32) };
-    let fixed = [family, bits, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+    let bits = if address.is_ipv6() { 128 } else { 32 };
+    let fixed = [family(address), bits, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
     let mut request = Requests::default();
     request.push(format!("looking for the route to {address}"), GET_ROUTE, 0, &fixed, |attributes| {
-        match address {
-            IpAddr::V4(address) => attributes.bytes(ROUTE_DESTINATION, &address.octets()),
-            IpAddr::V6(address) => attributes.bytes(ROUTE_DESTINATION, &address.octets()),
-        };
+        attributes.bytes(ROUTE_DESTINATION, &octets(address));
     });
     let mut local = false;
     socket.ask(request, |body| local = body.get(7) == Some(&ROUTE_LOCAL))?;
@@ -218,14 +217,14 @@ pub fn is_local(socket: &mut Socket, address: IpAddr) -> Result<bool, Refusal> {
 }
 
 /// States for ever which Ethernet address a neighbour has.
-pub fn add_neighbour(requests: &mut Requests, index: u32, address: Ipv4Addr, mac: Mac) {
+pub fn add_neighbour(requests: &mut Requests, index: u32, address: IpAddr, mac: Mac) {
     let mut fixed = [0; 12];
-    fixed[0] = INET;
+    fixed[0] = family(address);
     fixed[4..8].copy_from_slice(&index.to_ne_bytes());
     fixed[8..10].copy_from_slice(&NEIGHBOUR_PERMANENT.to_ne_bytes());
     let flags = flag::CREATE | flag::REPLACE;
     requests.push(format!("adding the neighbour {address}"), NEW_NEIGHBOUR, flags, &fixed, |attributes| {
-        attributes.bytes(NEIGHBOUR_DESTINATION, &address.octets()).bytes(NEIGHBOUR_ADDRESS, &mac);
+        attributes.bytes(NEIGHBOUR_DESTINATION, &octets(address)).bytes(NEIGHBOUR_ADDRESS, &mac);
     });
 }
 
@@ -242,8 +241,8 @@ fn link(index: u32, up: bool) -> [u8; 16] {
 }
 
 /// A struct ifaddrmsg.
-fn address_header(index: u32, prefix: u8) -> [u8; 8] {
-    let mut fixed = [INET, prefix, 0, 0, 0, 0, 0, 0];
+fn address_header(index: u32, address: IpAddr, prefix: u8) -> [u8; 8] {
+    let mut fixed = [family(address), prefix, 0, 0, 0, 0, 0, 0];
     fixed[4..8].copy_from_slice(&index.to_ne_bytes());
     fixed
 }

@@ -1,4 +1,3 @@
-use std::net::Ipv4Addr;
 use std::os::fd::AsFd;
 use std::process::Command;
 
@@ -95,17 +94,22 @@ fn a_pair_of_interfaces_is_made_with_its_peer_in_place() {
         let index = route::link_index(&mut here, "a-0").unwrap();
         let inner = route::link_index(&mut there, "a-1").unwrap();
         assert!(route::link_index(&mut here, "a-1").unwrap_err().is_absence());
-        let (host, container) = (Ipv4Addr::new(10, 0, 0, 1), Ipv4Addr::new(10, 0, 0, 2));
+        let (host, container) = (IpAddr::from([10, 0, 0, 1]), IpAddr::from([10, 0, 0, 2]));
+        let (host6, container6) = ["fd00::1", "fd00::2"].map(|text| text.parse::<IpAddr>().unwrap()).into();
         let mut requests = Requests::default();
         route::set_up(&mut requests, index);
         route::add_address(&mut requests, index, host, 30);
         route::add_neighbour(&mut requests, index, container, ends[1].mac);
+        route::add_address(&mut requests, index, host6, 126);
+        route::add_neighbour(&mut requests, index, container6, ends[1].mac);
         route::route_loopback(&mut requests, index);
         here.execute(requests).unwrap();
         let mut requests = Requests::default();
         route::set_up(&mut requests, inner);
         route::add_address(&mut requests, inner, container, 30);
         route::add_default_route(&mut requests, inner, host);
+        route::add_address(&mut requests, inner, container6, 126);
+        route::add_default_route(&mut requests, inner, host6);
         there.execute(requests).unwrap();
 
         let links = output("ip", &["-d", "link", "show", "a-0"]);
@@ -115,7 +119,12 @@ fn a_pair_of_interfaces_is_made_with_its_peer_in_place() {
         assert!(
             output("ip", &["addr", "show", "a-0"]).contains("inet 10.0.0.1/30 brd 10.0.0.3 scope global")
         );
-        assert!(!output("ip", &["addr", "show", "a-0"]).contains("inet6"));
+        let listed = output("ip", &["-6", "addr", "show", "a-0"]);
+        assert!(listed.contains("inet6 fd00::1/126 scope global") && !listed.contains("fe80"), "{listed}");
+        assert!(!listed.contains("tentative"), "{listed}");
+        assert!(output("ip", &["-6", "neigh"]).contains("fd00::2 dev a-0 lladdr 02:00:00:00:00:02"));
+        assert!(route::is_local(&mut here, host).unwrap() && route::is_local(&mut here, host6).unwrap());
+        assert!(!route::is_local(&mut here, container).unwrap());
         assert!(output("ip", &["neigh"]).contains("10.0.0.2 dev a-0 lladdr 02:00:00:00:00:02 PERMANENT"));
 
         let mut requests = Requests::default();
@@ -135,7 +144,7 @@ fn a_refusal_names_the_request_and_keeps_the_kernels_words() {
     alone(|| {
         let mut socket = Socket::open(Protocol::Route).unwrap();
         let mut requests = Requests::default();
-        route::add_default_route(&mut requests, 1, Ipv4Addr::new(10, 0, 0, 1));
+        route::add_default_route(&mut requests, 1, [10, 0, 0, 1].into());
         route::delete_link(&mut requests, "none");
         let refusal = socket.execute(requests).unwrap_err();
         assert_eq!(refusal.action, "adding the default route by 10.0.0.1");
@@ -162,7 +171,7 @@ fn fill(batch: &mut Batch<'_>) {
     batch.add_set("ports", &[Field::Protocol, Field::Port], Holds::Values(&[Field::Address, Field::Port]));
     let jump = Held::Verdict(Verdict::Jump("one"));
     batch.add_element("names", &nftables::interface("w-0"), jump);
-    let address = Ipv4Addr::new(10, 0, 0, 2);
+    let address = [10, 0, 0, 2].into();
     batch.add_element("members", &nftables::interface_and_address("w-0", address), Held::Nothing);
     let target = nftables::address_and_port(address, 80);
     batch.add_element("ports", &nftables::protocol_and_port(6, 8080), Held::Value(&target));
@@ -181,7 +190,7 @@ fn fill(batch: &mut Batch<'_>) {
             Expression::Meta { key: Meta::Protocol, slot: 0 },
             Expression::Payload { part: Part::Transport, offset: 2, length: 2, slot: 1 },
             Expression::Map { set: "ports", slot: 0, into: 0 },
-            Expression::Redirect { address: 0, port: 1 },
+            Expression::Redirect { ipv6: false, address: 0, port: 1 },
         ],
     );
     batch.add_rule("hide", &[Expression::Masquerade]);

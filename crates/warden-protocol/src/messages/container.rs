@@ -81,6 +81,10 @@ schema! {
         31 container_ip: optional string,
         /// Its directory on the host.
         32 container_path: optional string,
+        /// IPv6 address of the host's end of its network, where it has one.
+        33 host_ipv6: optional string,
+        /// IPv6 address of the container, where it has one.
+        34 container_ipv6: optional string,
         /// Its memory.
         40 memory_stat: optional message MemoryStat,
         /// Its processor time.

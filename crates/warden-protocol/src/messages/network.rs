@@ -11,8 +11,16 @@ schema! {
         2 container_port: optional uint32,
         /// Port on the host; the next of the pool when absent.
         3 host_port: optional uint32,
-        /// TCP or UDP; TCP when absent.
-        4 protocol: optional enum Protocol,
+        /// Protocol; TCP when absent.
+        4 protocol: optional enum Transport,
+    }
+
+    /// A protocol that has ports.
+    enum Transport "Protocol" {
+        /// TCP.
+        Tcp "TCP" = 0,
+        /// UDP.
+        Udp "UDP" = 1,
     }
 
     /// The ports that are connected.
@@ -27,7 +35,7 @@ schema! {
     message NetOutRequest {
         /// The container.
         1 handle: required string,
-        /// IPv4 address, network (`a.b.c.d/n`) or range (`a.b.c.d-e.f.g.h`); any when absent.
+        /// Address, network (`a.b.c.d/n`) or range (`a.b.c.d-e.f.g.h`) of IPv4 or IPv6; any when absent.
         2 network: optional string,
         /// Port there; any when absent.
         3 port: optional uint32,
@@ -35,11 +43,11 @@ schema! {
         4 port_range: optional string,
         /// Protocol; TCP when absent.
         5 protocol: optional enum Protocol,
-        /// ICMP type; -1 is any.
+        /// ICMP type, of ICMPv6 for a network of IPv6; -1 is any.
         6 icmp_type: optional int32,
         /// ICMP code; -1 is any.
         7 icmp_code: optional int32,
-        /// Write new TCP connections to the kernel's log.
+        /// Write new connections to the kernel's log.
         8 log: optional bool,
     }
 

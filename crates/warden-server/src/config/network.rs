@@ -3,7 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
-use ipnet::Ipv4Net;
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 use super::Notes;
 use super::section::{ConfigError, Section};
@@ -18,6 +18,9 @@ const SHORTEST_PREFIX: u8 = 8;
 /// The greatest `network.pool_size`, in networks of four addresses: what fits in the shortest prefix.
 const MOST_NETWORKS: u32 = 1 << (LONGEST_PREFIX - SHORTEST_PREFIX);
 
+/// The least `network.mtu` with which the kernel does IPv6.
+const LEAST_MTU_V6: u16 = 1280;
+
 /// The first id that no container may have inside: the kernel's overflow id, which stands for "not mapped".
 const NOBODY: u32 = 65534;
 
@@ -26,33 +29,39 @@ const NOBODY: u32 = 65534;
 pub struct Network {
     /// The network that is cut into /30s.
     pub pool: Ipv4Net,
+    /// The network that is cut into /126s, one for each /30; absent: containers have no IPv6.
+    pub pool_v6: Option<Ipv6Net>,
     /// How long a released network rests.
     pub release_delay: Duration,
     /// Largest packet of the containers' interfaces, in bytes.
     pub mtu: u16,
     /// Networks that containers may reach.
-    pub allow_networks: Vec<Ipv4Net>,
+    pub allow_networks: Vec<IpNet>,
     /// Whether containers may reach the host.
     pub allow_host_access: bool,
     /// The name of the packet filter's table.
     pub table: String,
     /// Name servers inside; empty: the host's.
     pub dns_servers: Vec<IpAddr>,
+    /// Whether containers reach the host's name server where only its loopback does.
+    pub dns_forwarder: bool,
 }
 
 impl Network {
     /// Reads section `network`.
     pub(super) fn read(root: &mut Section, notes: &mut Notes) -> Result<Self, ConfigError> {
         let mut section = root.section("network")?;
+        let pool = read_pool(&mut section, notes)?;
         let network = Self {
-            pool: read_pool(&mut section, notes)?,
+            pool,
+            pool_v6: read_pool_v6(&mut section, pool)?,
             release_delay: Duration::from_secs(
                 section.number("release_delay", 0, u32::MAX.into())?.unwrap_or(5),
             ),
             mtu: section.number("mtu", 68, u16::MAX.into())?.unwrap_or(1500),
             allow_networks: section.list(
                 "allow_networks",
-                "an IPv4 network such as 10.0.0.0/8",
+                "an IPv4 network such as 10.0.0.0/8, or an IPv6 network",
                 destination,
             )?,
             allow_host_access: section.flag("allow_host_access")?.unwrap_or(false),
@@ -60,7 +69,13 @@ impl Network {
                 .read("table", "a name of 1 to 64 letters, digits, '-' and '_'", table_name)?
                 .unwrap_or_else(|| "warden".to_owned()),
             dns_servers: section.list("dns_servers", "an IP address", |text| text.parse().ok())?,
+            dns_forwarder: section.flag("dns_forwarder")?.unwrap_or(true),
         };
+        if network.pool_v6.is_some() && network.mtu < LEAST_MTU_V6 {
+            let expected =
+                format!("at least {LEAST_MTU_V6}, the least of IPv6, with network.pool_network_v6");
+            return Err(ConfigError::value("network.mtu", &network.mtu, &expected));
+        }
         section.finish(notes);
         Ok(network)
     }
@@ -98,6 +113,28 @@ fn read_pool(section: &mut Section, notes: &mut Notes) -> Result<Ipv4Net, Config
     Ok(given.or(network).unwrap_or(default_pool()).trunc())
 }
 
+/// Reads the pool of IPv6: large enough for one network of four addresses beside each of IPv4, of unicast addresses.
+fn read_pool_v6(section: &mut Section, pool: Ipv4Net) -> Result<Option<Ipv6Net>, ConfigError> {
+    // Both cut off two bits for the four addresses.
+    let longest = 128 - (32 - pool.prefix_len());
+    let expected = format!(
+        "an IPv6 network such as fd00:7761:7264::/64, of fc00::/7 or 2000::/3 and with a prefix of at most {longest}, \
+         so that it has room beside {pool}"
+    );
+    section.read("pool_network_v6", &expected, |value| match value {
+        Value::Text(text) => pool_network_v6(text, longest),
+        _ => None,
+    })
+}
+
+fn pool_network_v6(text: &str, longest: u8) -> Option<Ipv6Net> {
+    let network: Ipv6Net = text.parse().ok()?;
+    let first = network.network().segments()[0];
+    let unicast = (first & 0xfe00 == 0xfc00 && network.prefix_len() >= 7)
+        || (first & 0xe000 == 0x2000 && network.prefix_len() >= 3);
+    (unicast && network.prefix_len() <= longest).then(|| network.trunc())
+}
+
 /// The prefix of a pool of `size` networks of four addresses, rounded up to a power of two.
 fn pool_prefix(size: u32) -> u8 {
     let bits = size.next_power_of_two().trailing_zeros();
@@ -116,11 +153,11 @@ fn pool_network(text: &str) -> Option<Ipv4Net> {
 }
 
 /// A network, by prefix or by mask, or one address.
-fn destination(text: &str) -> Option<Ipv4Net> {
-    let network = match text.split_once('/') {
-        None => Ipv4Net::new(text.parse().ok()?, 32).ok()?,
+fn destination(text: &str) -> Option<IpNet> {
+    let network: IpNet = match text.split_once('/') {
+        None => text.parse::<IpAddr>().ok()?.into(),
         Some((address, mask)) if mask.contains('.') => {
-            Ipv4Net::with_netmask(address.parse().ok()?, mask.parse().ok()?).ok()?
+            Ipv4Net::with_netmask(address.parse().ok()?, mask.parse().ok()?).ok()?.into()
         }
         Some(_) => text.parse().ok()?,
     };

@@ -11,6 +11,7 @@ use warden_container::pressure::Thresholds;
 
 use super::Notes;
 use super::access::Access;
+use super::confinement::Restrictions;
 use super::memory_pressure;
 use super::section::{ConfigError, Section, integer};
 use super::value::Value;
@@ -60,6 +61,8 @@ pub struct Server {
     pub user_namespace: bool,
     /// Host ids that user namespaces are made of.
     pub host_ids: HostIds,
+    /// What the containers' programs may not do.
+    pub restrictions: Restrictions,
     /// Name of the cgroup that holds the containers' cgroups.
     pub cgroup_parent: String,
     /// Directory of the helper programs; absent: the directory of wardend's own program.
@@ -125,6 +128,7 @@ impl Server {
             syslog_socket: section.optional_path("syslog_socket")?,
             user_namespace: section.flag("user_namespace")?.unwrap_or(true),
             host_ids: HostIds::read(&mut section, notes)?,
+            restrictions: Restrictions::read(&mut section, notes)?,
             cgroup_parent: read_cgroup_parent(&mut section)?.unwrap_or_else(|| "warden".to_owned()),
             helpers: section.optional_path("helpers_path")?,
             max_running_jobs: section.number("max_running_jobs", 1, 1 << 20)?.unwrap_or(512),

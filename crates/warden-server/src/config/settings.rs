@@ -18,6 +18,7 @@ impl Config {
     pub fn settings(&self) -> Result<Settings, Failure> {
         let server = &self.server;
         let (start, size) = self.ports.pool_here()?;
+        let restrictions = server.restrictions.with_nested_warden(server.allow_nested_warden);
         Ok(Settings {
             depot: whole(&server.depot)?,
             depot_image: server.depot_image.as_ref().map(DepotImage::settings).transpose()?,
@@ -43,7 +44,11 @@ impl Config {
             copy_stall_time: server.copy_stall_timeout,
             syslog_socket: server.syslog_socket.clone().unwrap_or_else(|| PathBuf::from("/dev/log")),
             lang: env::var("LANG").ok().filter(|lang| !lang.is_empty()).unwrap_or_else(|| LANG.to_owned()),
-            network: NetworkPool { network: self.network.pool, release_delay: self.network.release_delay },
+            network: NetworkPool {
+                network: self.network.pool,
+                network_v6: self.network.pool_v6,
+                release_delay: self.network.release_delay,
+            },
             firewall: Firewall {
                 table: self.network.table.clone(),
                 mtu: self.network.mtu,
@@ -52,8 +57,11 @@ impl Config {
             },
             ports: PortPool { start, size },
             dns_servers: self.network.dns_servers.iter().map(ToString::to_string).collect(),
+            dns_forwarder: self.network.dns_forwarder,
             users: UserPool { start: self.users.start, size: self.users.size },
             allow_nested_warden: server.allow_nested_warden,
+            confinement: restrictions.confinement,
+            device_rules: restrictions.devices,
         })
     }
 }

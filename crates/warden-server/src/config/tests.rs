@@ -2,6 +2,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use warden_init::confinement::Confinement;
 use warden_init::message::Resource;
 
 use super::*;
@@ -116,6 +117,23 @@ fn a_file_of_the_original_is_read_whole() {
 }
 
 #[test]
+fn a_pool_of_ipv6_has_room_beside_that_of_ipv4() {
+    let text = "{network: {pool_network: 10.0.0.0/19, pool_network_v6: 'fd00:1::5/115', allow_networks: ['fd00:2::/32', '::1']}}";
+    let (config, _) = Config::parse(text).unwrap();
+    assert_eq!(config.network.pool_v6.unwrap().to_string(), "fd00:1::/115");
+    let allowed: Vec<_> = config.network.allow_networks.iter().map(ToString::to_string).collect();
+    assert_eq!(allowed, ["fd00:2::/32", "::1/128"]);
+    let (config, _) = Config::parse("{}").unwrap();
+    assert_eq!(config.network.pool_v6, None);
+    let refused =
+        Config::parse("{network: {pool_network_v6: 'fd00:1::/64', mtu: 1279}}").unwrap_err().to_string();
+    assert_eq!(
+        refused,
+        "network.mtu is 1279: expected at least 1280, the least of IPv6, with network.pool_network_v6"
+    );
+}
+
+#[test]
 fn the_built_in_file_holds_two_thousand_containers() {
     let (config, notes) = Config::parse(BUILT_IN).unwrap();
     assert_eq!(notes.warnings, Vec::<String>::new());
@@ -138,7 +156,7 @@ fn documented() -> BTreeMap<String, Option<String>> {
             continue;
         }
         let Some((key, value)) = text.split_once(':') else { continue };
-        let is_key = key.chars().all(|c| c.is_ascii_lowercase() || c == '_');
+        let is_key = key.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_');
         if !is_key || !(value.is_empty() || value.starts_with(' ')) {
             continue;
         }
@@ -184,7 +202,15 @@ fn a_value_of_the_wrong_type_names_key_value_and_what_was_expected() {
         ("server.allow_nested_warden", flags),
         ("server.quota.disk_quota_enabled", flags),
         ("server.user_namespace", flags),
+        ("server.confinement.capabilities", flags),
+        ("server.confinement.no_new_privileges", flags),
+        ("server.confinement.system_calls", flags),
+        ("server.confinement.masked_paths", flags),
+        ("server.confinement.read_only_paths", flags),
+        ("server.confinement.keyring", flags),
+        ("server.confinement.devices", flags),
         ("network.allow_host_access", flags),
+        ("network.dns_forwarder", flags),
         ("server.unix_domain_path", texts),
         ("server.container_klass", texts),
         ("server.container_rootfs_path", texts),
@@ -199,6 +225,7 @@ fn a_value_of_the_wrong_type_names_key_value_and_what_was_expected() {
         ("logging.syslog", texts),
         ("logging.format", texts),
         ("network.pool_network", texts),
+        ("network.pool_network_v6", texts),
         ("network.pool_start_address", texts),
         ("network.table", texts),
         ("server.access.users", accounts),
@@ -232,6 +259,7 @@ fn a_section_that_is_no_map_is_refused() {
         "server.container_rlimits",
         "server.host_ids",
         "server.access",
+        "server.confinement",
         "server.memory_pressure",
         "server.depot_image",
     ] {
@@ -310,9 +338,24 @@ fn an_impossible_value_names_what_is_possible() {
         (
             "network.allow_networks",
             "[10.0.0.0/8, example.org]",
-            "expected an IPv4 network such as 10.0.0.0/8",
+            "expected an IPv4 network such as 10.0.0.0/8, or an IPv6 network",
         ),
-        ("network.allow_networks", "[10.0.0.0/255.0.255.0]", "expected an IPv4 network such as 10.0.0.0/8"),
+        (
+            "network.allow_networks",
+            "[10.0.0.0/255.0.255.0]",
+            "expected an IPv4 network such as 10.0.0.0/8, or an IPv6 network",
+        ),
+        ("network.pool_network_v6", "10.0.0.0/8", "expected an IPv6 network such as fd00:7761:7264::/64"),
+        ("network.pool_network_v6", "\"fd00::\"", "expected an IPv6 network"),
+        (
+            "network.pool_network_v6",
+            "\"fd00::/121\"",
+            "a prefix of at most 120, so that it has room beside 10.254.0.0/24",
+        ),
+        ("network.pool_network_v6", "\"fe80::/64\"", "of fc00::/7 or 2000::/3"),
+        ("network.pool_network_v6", "\"::/0\"", "of fc00::/7 or 2000::/3"),
+        ("network.allow_networks", "[\"fd00::/129\"]", "or an IPv6 network"),
+        ("network.allow_networks", "[\"fd00::/255.0.0.0\"]", "or an IPv6 network"),
         ("network.dns_servers", "[localhost]", "\"localhost\": expected an IP address"),
         ("port.pool_start_port", "0", "0: expected a whole number from 1 to 65535"),
         ("user.pool_start_uid", "0", "0: expected a whole number from 1 to 65533"),
@@ -435,6 +478,7 @@ fn an_unknown_key_is_a_warning_and_in_our_own_map_an_error() {
             .map(unknown)
     );
     assert_eq!(refusal("server: {host_ids: {begin: 7}}"), "server.host_ids.begin is unknown");
+    assert_eq!(refusal("server: {confinement: {seccomp: no}}"), "server.confinement.seccomp is unknown");
     assert_eq!(warnings("logging: {syslog: warden}").len(), 1);
 }
 
@@ -476,4 +520,15 @@ fn an_error_names_its_file() {
     let failure = Config::load(Some(file.path())).unwrap_err().to_string();
     let expected = "network.mtu is \"big\": expected a whole number from 68 to 65535";
     assert_eq!(failure, format!("{}: {expected}", file.path().display()));
+}
+
+#[test]
+fn every_restriction_is_on_until_it_is_turned_off() {
+    let full = Restrictions { confinement: Confinement::FULL, devices: true };
+    assert_eq!(config("").server.restrictions, full);
+    let loose = config("server: {confinement: {system_calls: off, devices: no}}").server.restrictions;
+    assert_eq!(loose.confinement, Confinement { system_calls: false, ..Confinement::FULL });
+    assert!(!loose.devices);
+    let none = Restrictions { confinement: Confinement::NONE, devices: false };
+    assert_eq!((full.with_nested_warden(true), loose.with_nested_warden(false)), (none, loose));
 }

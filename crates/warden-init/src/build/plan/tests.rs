@@ -1,4 +1,5 @@
 use super::*;
+use crate::confinement::Confinement;
 use crate::spec::{IdRange, Root, VERSION};
 
 fn spec() -> Spec {
@@ -22,6 +23,7 @@ fn spec() -> Spec {
         binds: vec![bind("/ro", "/inside/ro", false), bind("/rw", "/inside/rw", true)],
         files: vec![InsideFile { path: "/etc/mtab".into(), mode: 0o644, content: "".into() }],
         user: User { name: "vcap".into(), id: 10_000 },
+        confinement: Confinement::FULL,
     }
 }
 
@@ -88,7 +90,7 @@ fn everything_staged_is_taken_before_the_pivot_and_attached_after_it_in_order() 
         })
         .collect();
     assert_eq!(attached[..4], ["proc", "sys", "dev", "pts"]);
-    assert_eq!(attached[4], "system0");
+    assert_eq!(attached[4..6], [MASK, "system0"]);
     assert_eq!(attached[attached.len() - 2..], ["bind0", "bind1"]);
     let at_hand: Vec<&str> = plan.inside[..pivot]
         .iter()
@@ -108,7 +110,7 @@ fn everything_staged_is_taken_before_the_pivot_and_attached_after_it_in_order() 
 fn an_images_links_are_followed_for_the_callers_paths_only() {
     for step in plan(&spec()).inside {
         if let Inside::Attach { name, follow, .. } = step {
-            assert_eq!(follow, !["proc", "sys", "dev", "pts"].contains(&name.as_str()), "{name}");
+            assert_eq!(follow, !["proc", "sys", "dev", "pts", MASK].contains(&name.as_str()), "{name}");
         }
     }
 }
@@ -160,4 +162,27 @@ fn system_directories_are_sealed_where_no_user_namespace_locks_them() {
     assert_eq!(seals(&spec), 0);
     spec.ids = None;
     assert_eq!(seals(&spec), spec.root.system.len());
+}
+
+#[test]
+fn what_is_confined_is_covered_last_and_without_a_superblock_of_its_own() {
+    let confined = plan(&spec());
+    let attached = position(
+        &confined,
+        |step| matches!(step, Inside::Attach { path, .. } if path == Path::new("/dev/pts")),
+    );
+    for path in ["/proc/kcore", "/proc/scsi"] {
+        let covered = |step: &Inside| matches!(step, Inside::Cover { path: covered, .. } if *covered == path);
+        assert!(attached < position(&confined, covered), "{path}");
+    }
+    assert!(attached < position(&confined, |step| *step == Inside::Protect { path: "/proc/sys" }));
+    // A directory of the tmpfs on which everything is staged; read-only before it is copied, which locks it.
+    let mask = stage(&confined, "empty");
+    assert!(mask.attributes.contains(Attributes::MOUNT_ATTR_RDONLY));
+
+    let loose = Spec { confinement: Confinement::NONE, ..spec() };
+    let loose = plan(&loose);
+    let restricts = |step: &Inside| matches!(step, Inside::Cover { .. } | Inside::Protect { .. });
+    assert!(!loose.inside.iter().any(restricts));
+    assert_eq!(loose.inside.len() + 2, confined.inside.iter().filter(|step| !restricts(step)).count());
 }

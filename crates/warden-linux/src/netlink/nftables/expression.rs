@@ -103,6 +103,8 @@ pub enum Expression<'a> {
     Payload { part: Part, offset: u32, length: u32, slot: u32 },
     /// Reads what kind of address its destination is to this host.
     DestinationKind { slot: u32 },
+    /// Puts a value into registers.
+    Value { slot: u32, value: &'a [u8] },
     /// Keeps the bits of a register that the mask has.
     Mask { slot: u32, mask: &'a [u8] },
     /// Goes on where the comparison holds.
@@ -115,8 +117,8 @@ pub enum Expression<'a> {
     Map { set: &'a str, slot: u32, into: u32 },
     /// Takes the verdict of a key from a map; goes on where it has none.
     VerdictMap { set: &'a str, slot: u32 },
-    /// Sends IPv4 to the address and the port in two registers.
-    Redirect { address: u32, port: u32 },
+    /// Sends to the address and the port in two registers; the address is one of IPv4 or of IPv6.
+    Redirect { ipv6: bool, address: u32, port: u32 },
     /// Hides the source behind the host's address.
     Masquerade,
     /// Writes a line with this prefix to the kernel's log.
@@ -133,6 +135,7 @@ const FIB_KIND: u32 = 3;
 const FIB_DESTINATION: u32 = 2;
 const NAT_DESTINATION: u32 = 1;
 const FAMILY_INET: u32 = 2;
+const FAMILY_INET6: u32 = 10;
 const REJECT_BY_FAMILY: u32 = 2;
 const FORBIDDEN: u8 = 3;
 const LEVEL_INFO: u32 = 6;
@@ -159,7 +162,7 @@ impl Expression<'_> {
             Self::Masquerade => "masq",
             Self::Log { .. } => "log",
             Self::Reject => "reject",
-            Self::Verdict(_) => "immediate",
+            Self::Value { .. } | Self::Verdict(_) => "immediate",
         }
     }
 
@@ -172,6 +175,10 @@ impl Expression<'_> {
             }
             Self::DestinationKind { slot } => {
                 data.big(1, register(slot)).big(2, FIB_KIND).big(3, FIB_DESTINATION)
+            }
+            Self::Value { slot, value: bytes } => {
+                data.big(1, register(slot));
+                value(data, 2, bytes)
             }
             Self::Mask { slot, mask } => {
                 data.big(1, register(slot)).big(2, register(slot)).big(3, mask.len() as u32);
@@ -190,9 +197,9 @@ impl Expression<'_> {
             Self::Lookup { set, slot } => data.text(1, set).big(2, register(slot)),
             Self::Map { set, slot, into } => data.text(1, set).big(2, register(slot)).big(3, register(into)),
             Self::VerdictMap { set, slot } => data.text(1, set).big(2, register(slot)).big(3, VERDICT),
-            Self::Redirect { address, port } => data
+            Self::Redirect { ipv6, address, port } => data
                 .big(1, NAT_DESTINATION)
-                .big(2, FAMILY_INET)
+                .big(2, if ipv6 { FAMILY_INET6 } else { FAMILY_INET })
                 .big(3, register(address))
                 .big(5, register(port)),
             Self::Masquerade => data,

@@ -1,0 +1,146 @@
+//! What the programs of a container may not do: which restrictions there are, as data, and how they are laid on.
+//!
+//! Most of it is laid on once, on the container's init, and inherited by every job: a job's start pays for one system call
+//! (no_new_privs) and nothing else. [`capabilities`], [`paths`] and [`rules`] are the data; the init's last steps before it
+//! becomes wshd, and wshd's first, apply them. docs/threat-model.md says what each is for.
+
+use std::io;
+
+use serde::{Deserialize, Serialize};
+use warden_linux::{keyring, process, seccomp};
+
+pub mod capabilities;
+pub mod filter;
+mod numbers;
+pub mod paths;
+pub mod rules;
+
+use capabilities::Capabilities;
+
+/// Which restrictions a container has; all of them unless its spec says otherwise.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Confinement {
+    /// Privileged jobs have the capabilities of [`capabilities::DEFAULT`] and no others.
+    pub capabilities: bool,
+    /// Nothing that an unprivileged job starts gets a right that the job has not.
+    pub no_new_privileges: bool,
+    /// System calls are filtered.
+    pub system_calls: bool,
+    /// Paths of /proc and /sys that tell of the host are covered.
+    pub masked_paths: bool,
+    /// Paths of /proc that change the host are read-only.
+    pub read_only_paths: bool,
+    /// The container has a session keyring of its own.
+    pub keyring: bool,
+}
+
+impl Confinement {
+    /// Every restriction.
+    pub const FULL: Self = Self::with_all(true);
+
+    /// No restriction: for a container in which a wardend builds containers of its own.
+    pub const NONE: Self = Self::with_all(false);
+
+    const fn with_all(on: bool) -> Self {
+        Self {
+            capabilities: on,
+            no_new_privileges: on,
+            system_calls: on,
+            masked_paths: on,
+            read_only_paths: on,
+            keyring: on,
+        }
+    }
+
+    /// The capabilities that a program inside can have at most.
+    pub fn bounding_set(&self) -> Capabilities {
+        if self.capabilities { capabilities::DEFAULT } else { Capabilities::ALL }
+    }
+
+    /// Takes a new session keyring, and has the calls of this process and of all its children filtered.
+    ///
+    /// Needs CAP_SYS_ADMIN or no_new_privs.
+    pub fn enter(&self) -> io::Result<()> {
+        if self.keyring {
+            // The host's would be there for every job to read: it came from whoever started the daemon.
+            keyring::join_new_session()?;
+        }
+        if self.system_calls {
+            seccomp::install(&filter::compile(filter::NATIVE, self.bounding_set()))?;
+        }
+        Ok(())
+    }
+
+    /// What init is told, as its arguments.
+    pub fn arguments(&self) -> Vec<&'static str> {
+        let all_capabilities = (!self.capabilities).then_some(ALL_CAPABILITIES);
+        let new_privileges = (!self.no_new_privileges).then_some(NEW_PRIVILEGES);
+        all_capabilities.into_iter().chain(new_privileges).collect()
+    }
+}
+
+impl Default for Confinement {
+    fn default() -> Self {
+        Self::FULL
+    }
+}
+
+const ALL_CAPABILITIES: &str = "--all-capabilities";
+const NEW_PRIVILEGES: &str = "--new-privileges";
+
+/// What init itself lays on its jobs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Privileges {
+    /// The most that a program can have.
+    bounding_set: Capabilities,
+    /// Whether a program that an unprivileged job starts may have more than the job: `su`, `ping`.
+    pub new_privileges: bool,
+}
+
+impl Privileges {
+    /// Understands [`Confinement::arguments`]; none of them is every restriction.
+    pub fn parse(arguments: impl IntoIterator<Item = String>) -> Result<Self, String> {
+        let mut privileges = Self { bounding_set: capabilities::DEFAULT, new_privileges: false };
+        for argument in arguments {
+            match argument.as_str() {
+                ALL_CAPABILITIES => privileges.bounding_set = Capabilities::ALL,
+                NEW_PRIVILEGES => privileges.new_privileges = true,
+                _ => return Err(argument),
+            }
+        }
+        Ok(privileges)
+    }
+
+    /// Bounds what the programs that this process starts can have. The process itself keeps what it has: init reads the
+    /// descriptors of its jobs to find who holds a job's pipes.
+    pub fn bound(&self) -> io::Result<()> {
+        process::bound_capabilities(self.bounding_set.bits())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn everything_is_on_unless_it_is_turned_off() {
+        assert_eq!(serde_json::from_str::<Confinement>("{}").unwrap(), Confinement::FULL);
+        let loose: Confinement = serde_json::from_str(r#"{"capabilities": false}"#).unwrap();
+        assert_eq!(loose, Confinement { capabilities: false, ..Confinement::FULL });
+        assert!(serde_json::from_str::<Confinement>(r#"{"capability": false}"#).is_err());
+    }
+
+    #[test]
+    fn init_understands_what_it_is_told() {
+        let parse = |confinement: Confinement| {
+            Privileges::parse(confinement.arguments().into_iter().map(str::to_owned)).unwrap()
+        };
+        assert!(Confinement::FULL.arguments().is_empty());
+        let full = Privileges { bounding_set: capabilities::DEFAULT, new_privileges: false };
+        assert_eq!(parse(Confinement::FULL), full);
+        assert!(parse(Confinement { no_new_privileges: false, ..Confinement::FULL }).new_privileges);
+        assert_eq!(parse(Confinement::NONE).bounding_set, Capabilities::ALL);
+        assert_eq!(Privileges::parse(["--loose".to_owned()]), Err("--loose".to_owned()));
+    }
+}

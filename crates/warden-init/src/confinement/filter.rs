@@ -1,0 +1,191 @@
+//! Makes the filter of system calls out of the rules: a search tree for each way in which programs call this kernel.
+//!
+//! The kernel asks at each call; where the answer does not hang on an argument it remembers it and asks no more
+//! (Linux 5.11). The tree keeps the rest short, about ten instructions.
+
+use warden_linux::seccomp::Instruction;
+
+use super::capabilities::Capabilities;
+use super::numbers::NUMBERS;
+use super::rules::{Answer, Condition, GROUPS};
+
+/// A way of calling the kernel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Architecture {
+    /// 64-bit x86; its other kind of calls, x32, does not exist.
+    X86_64,
+    /// 32-bit x86.
+    I386,
+    /// 64-bit ARM.
+    Aarch64,
+}
+
+/// The ways of this machine; a program that calls in another one is killed.
+#[cfg(target_arch = "x86_64")]
+pub const NATIVE: &[Architecture] = &[Architecture::X86_64, Architecture::I386];
+/// The ways of this machine; a program that calls in another one is killed.
+#[cfg(target_arch = "aarch64")]
+pub const NATIVE: &[Architecture] = &[Architecture::Aarch64];
+
+impl Architecture {
+    /// AUDIT_ARCH_ of linux/audit.h.
+    pub const fn audit_number(self) -> u32 {
+        match self {
+            Self::X86_64 => 0xc000_003e,
+            Self::I386 => 0x4000_0003,
+            Self::Aarch64 => 0xc000_00b7,
+        }
+    }
+
+    /// The calls that it has, with their numbers.
+    pub fn calls(self) -> impl Iterator<Item = (&'static str, u32)> {
+        let own = move |&(name, x86_64, i386, aarch64): &(&'static str, i16, i16, i16)| {
+            let number = match self {
+                Self::X86_64 => x86_64,
+                Self::I386 => i386,
+                Self::Aarch64 => aarch64,
+            };
+            Some((name, u32::try_from(number).ok()?))
+        };
+        NUMBERS.iter().filter_map(own)
+    }
+}
+
+/// Offsets in the kernel's `struct seccomp_data`.
+const NUMBER: u32 = 0;
+const ARCHITECTURE: u32 = 4;
+const ARGUMENTS: u32 = 16;
+
+/// Instructions.
+const LOAD: u16 = 0x20;
+const JUMP: u16 = 0x05;
+const IF_EQUAL: u16 = 0x15;
+const IF_AT_LEAST: u16 = 0x35;
+const IF_ANY_BIT: u16 = 0x45;
+const RETURN: u16 = 0x06;
+
+/// What the filter returns: the verdict, and an errno in its lower half.
+const ALLOW: u32 = 0x7fff_0000;
+const KILL_PROCESS: u32 = 0x8000_0000;
+const REFUSE: u32 = 0x0005_0000 | EPERM;
+const ABSENT: u32 = 0x0005_0000 | ENOSYS;
+const EPERM: u32 = 1;
+const ENOSYS: u32 = 38;
+
+/// Makes the filter for programs that can have these capabilities.
+pub fn compile(architectures: &[Architecture], capabilities: Capabilities) -> Vec<Instruction> {
+    let mut filter = vec![load(ARCHITECTURE)];
+    for architecture in architectures {
+        let mut section = vec![load(NUMBER)];
+        section.extend(tree(&ranges(*architecture, capabilities)));
+        filter.push(jump_if(IF_EQUAL, architecture.audit_number(), 1, 0));
+        filter.push(jump(section.len()));
+        filter.extend(section);
+    }
+    filter.push(answer(KILL_PROCESS));
+    filter
+}
+
+/// From which number on which answer is given, in ascending order; the first is for 0.
+fn ranges(architecture: Architecture, capabilities: Capabilities) -> Vec<(u32, Answer)> {
+    let mut answers: Vec<(&str, Answer)> = GROUPS
+        .iter()
+        .flat_map(|group| group.names.iter().map(|name| (*name, group.answer.resolve(capabilities))))
+        .collect();
+    answers.sort_unstable_by_key(|(name, _)| *name);
+    let of = |name: &str| {
+        let found = answers.binary_search_by_key(&name, |(name, _)| *name).ok();
+        found.and_then(|index| answers.get(index)).map_or(Answer::Absent, |(_, answer)| *answer)
+    };
+    let mut calls: Vec<(u32, Answer)> =
+        architecture.calls().map(|(name, number)| (number, of(name))).collect();
+    calls.sort_unstable_by_key(|(number, _)| *number);
+    // Between and after the known ones there is nothing.
+    let mut ranges = vec![(0, Answer::Absent)];
+    let mut next = 0;
+    let mut push = |from: u32, answer: Answer| match ranges.last_mut() {
+        Some((_, last)) if *last == answer => {}
+        Some(last) if last.0 == from => *last = (from, answer),
+        _ => ranges.push((from, answer)),
+    };
+    for (number, answer) in calls {
+        if number > next {
+            push(next, Answer::Absent);
+        }
+        push(number, answer);
+        next = number + 1;
+    }
+    push(next, Answer::Absent);
+    ranges
+}
+
+/// A binary search over the ranges.
+fn tree(ranges: &[(u32, Answer)]) -> Vec<Instruction> {
+    let (lower, upper) = ranges.split_at(ranges.len() / 2);
+    let Some((first, _)) = upper.first() else { return vec![answer(ABSENT)] };
+    if lower.is_empty() {
+        return upper.first().map(|(_, answer)| leaf(*answer)).unwrap_or_default();
+    }
+    let (below, above) = (tree(lower), tree(upper));
+    let mut all = match u8::try_from(below.len()) {
+        Ok(over) => vec![jump_if(IF_AT_LEAST, *first, over, 0)],
+        // A condition jumps over 255 instructions at most.
+        Err(_) => vec![jump_if(IF_AT_LEAST, *first, 0, 1), jump(below.len())],
+    };
+    all.extend(below);
+    all.extend(above);
+    all
+}
+
+fn leaf(given: Answer) -> Vec<Instruction> {
+    match given {
+        Answer::Allow => vec![answer(ALLOW)],
+        Answer::AllowIf(condition) => check(condition),
+        Answer::Absent => vec![answer(ABSENT)],
+        // Of these none is left once the capabilities are known.
+        Answer::Refuse | Answer::Needs(_) | Answer::Unless(..) => vec![answer(REFUSE)],
+    }
+}
+
+fn check(condition: Condition) -> Vec<Instruction> {
+    let equal = |argument: u8, values: &[u32], found: u32, else_: u32| {
+        let mut all = vec![load_argument(argument)];
+        for value in values {
+            all.extend([jump_if(IF_EQUAL, *value, 0, 1), answer(found)]);
+        }
+        all.push(answer(else_));
+        all
+    };
+    match condition {
+        Condition::In { argument, values } => equal(argument, values, ALLOW, REFUSE),
+        Condition::NotIn { argument, values } => equal(argument, values, REFUSE, ALLOW),
+        Condition::Without { argument, bits } => {
+            vec![load_argument(argument), jump_if(IF_ANY_BIT, bits, 0, 1), answer(REFUSE), answer(ALLOW)]
+        }
+    }
+}
+
+/// The lower half of an argument: these machines are little-endian.
+fn load_argument(argument: u8) -> Instruction {
+    load(ARGUMENTS + 8 * u32::from(argument))
+}
+
+fn load(offset: u32) -> Instruction {
+    Instruction { code: LOAD, if_true: 0, if_false: 0, operand: offset }
+}
+
+fn jump(over: usize) -> Instruction {
+    // More than the kernel takes anyway does not fit.
+    Instruction { code: JUMP, if_true: 0, if_false: 0, operand: u32::try_from(over).unwrap_or(u32::MAX) }
+}
+
+fn jump_if(code: u16, operand: u32, if_true: u8, if_false: u8) -> Instruction {
+    Instruction { code, if_true, if_false, operand }
+}
+
+fn answer(verdict: u32) -> Instruction {
+    Instruction { code: RETURN, if_true: 0, if_false: 0, operand: verdict }
+}
+
+#[cfg(test)]
+mod tests;

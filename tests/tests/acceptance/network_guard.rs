@@ -1,0 +1,204 @@
+//! What must not get through whatever is tried, and what must go on whatever others do.
+
+use std::fmt::Write;
+
+use warden_protocol::messages::*;
+use warden_tests::world::{
+    Echo, HOST, INTERNET, Kept, POOL_V6, World, echo_inside, from, from_container, python_as_root, run,
+};
+use warden_tests::{Connection, eventually};
+
+fn text(bytes: Option<Vec<u8>>) -> String {
+    String::from_utf8(bytes.unwrap()).unwrap()
+}
+
+fn map(client: &mut Connection, handle: &[u8], inside: u32) -> u32 {
+    let request = NetInRequest {
+        handle: Some(handle.to_vec()),
+        container_port: Some(inside),
+        ..NetInRequest::default()
+    };
+    client.must(request).host_port.unwrap()
+}
+
+/// Sends a hand-made UDP packet over Ethernet, from a source to 127.0.0.1.
+fn to_loopback(device: &str, mac: &str, source: &str, port: u16) -> String {
+    format!(
+        r#"
+import socket, struct
+device, mac, source, port = "{device}", "{mac}", "{source}", {port}
+body = b"attack"
+udp = struct.pack("!HHHH", 4444, port, 8 + len(body), 0) + body
+def ip(check): return struct.pack("!BBHHHBBH4s4s", 0x45, 0, 20 + len(udp), 1, 0, 64, 17, check, socket.inet_aton(source), socket.inet_aton("127.0.0.1"))
+words = sum(struct.unpack("!10H", ip(0)))
+while words >> 16: words = (words & 0xffff) + (words >> 16)
+s = socket.socket(socket.AF_PACKET, socket.SOCK_RAW); s.bind((device, 0))
+frame = bytes.fromhex(mac.replace(":", "")) + s.getsockname()[4] + b"\x08\x00" + ip(~words & 0xffff) + udp
+for _ in range(3): s.send(frame)
+print("sent")
+"#
+    )
+}
+
+#[test]
+fn the_hosts_loopback_is_reached_neither_by_a_neighbour_nor_by_a_container() {
+    // CVE-2020-8558: forwarded ports want loopback addresses routed, and then neighbours' packets to them come in.
+    let world = World::new(&[("network.allow_host_access", "true")]);
+    let mut client = world.daemon.connect();
+    let handle = client.create();
+    map(&mut client, &handle, 9000);
+    let mut service = world.host("python3");
+    service.stdin(std::process::Stdio::null()).stdout(std::process::Stdio::piped()).args([
+        "-c",
+        r#"
+import socket
+s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); s.bind(("127.0.0.1", 8001)); print("ready", flush=True)
+while True: print(s.recv(100).decode(), flush=True)
+"#,
+    ]);
+    let mut service = Kept(service.spawn().unwrap());
+    let out = service.0.stdout.take().unwrap();
+    let mut lines = std::io::BufRead::lines(std::io::BufReader::new(out));
+    assert_eq!(lines.next().unwrap().unwrap(), "ready");
+
+    let link = run(world.host("ip").args(["-o", "link", "show", "out0"]));
+    let mac = link.split("link/ether ").nth(1).and_then(|rest| rest.split(' ').next()).unwrap();
+    let attack = to_loopback("net0", mac, INTERNET[0], 8001);
+    assert_eq!(run(world.internet("python3").args(["-c", &attack])), "sent\n");
+    let own = text(client.info(&handle).container_ip);
+    let gateway =
+        python_as_root(&mut client, &handle, "print(open('/proc/net/arp').readlines()[1].split()[3])");
+    let id = client.id(&handle);
+    for source in [&*own, "127.0.0.1"] {
+        let attack = to_loopback(&format!("w-{id}-1"), &gateway, source, 8001);
+        assert_eq!(python_as_root(&mut client, &handle, &attack), "sent");
+    }
+    // The host itself gets there: and what came before would have been told before.
+    run(world.host("python3").args([
+        "-c",
+        "import socket; socket.socket(socket.AF_INET, socket.SOCK_DGRAM).sendto(b'own', ('127.0.0.1', 8001))",
+    ]));
+    assert_eq!(lines.next().unwrap().unwrap(), "own");
+}
+
+#[test]
+fn a_source_of_ipv6_that_is_not_the_containers_own_is_dropped() {
+    let world = World::new(&[POOL_V6, ("network.allow_networks", "[\"::/0\", 0.0.0.0/0]")]);
+    let mut client = world.daemon.connect();
+    let (handle, other) = (client.create(), client.create());
+    let _echo = Echo::start(world.internet("python3"), "STREAM", 8001);
+    assert_eq!(from_container(&mut client, &handle, "STREAM", INTERNET[1], 8001), HOST[1]);
+    let others = text(client.info(&other).container_ipv6);
+    let program = format!(
+        r#"
+import subprocess, socket, os
+device = [name for name in os.listdir("/proc/sys/net/ipv6/conf") if name.startswith("w-")][0]
+for address in ("{others}", "fd00:77::ffff", "2001:db8::77"):
+    subprocess.run(["ip", "addr", "add", address + "/128", "dev", device, "nodad"], check=True)
+    s = socket.socket(socket.AF_INET6); s.settimeout(1); s.bind((address, 0))
+    try: s.connect(("{}", 8001)); print("reached")
+    except OSError: print("failed")
+"#,
+        INTERNET[1]
+    );
+    assert_eq!(python_as_root(&mut client, &handle, &program), "failed\nfailed\nfailed");
+}
+
+#[test]
+fn a_flush_by_another_program_is_repaired_and_other_tables_are_left_alone() {
+    let world = World::new(&[]);
+    let mut client = world.daemon.connect();
+    let _echo = Echo::start(world.internet("python3"), "STREAM", 8001);
+    let handle = client.create();
+    echo_inside(&mut client, &handle, "STREAM", 9000);
+    let port = map(&mut client, &handle, 9000);
+    client.must(NetOutRequest {
+        handle: Some(handle.clone()),
+        network: Some(INTERNET[0].into()),
+        port: Some(8002),
+        ..NetOutRequest::default()
+    });
+    run(world.host("nft").args(["add table inet other; add chain inet other mine { type filter hook forward priority 5; policy accept; }; add rule inet other mine counter"]));
+    let table = |name: &str| run(world.host("nft").args(["-s", "list", "table", "inet", name]));
+    let (ours, others) = (table("warden"), table("other"));
+    for (done, damage) in
+        ["delete table inet warden", "flush table inet warden", "flush chain inet warden out-"]
+            .iter()
+            .enumerate()
+    {
+        let damage = if damage.ends_with('-') {
+            format!("{damage}{}", client.id(&handle))
+        } else {
+            (*damage).to_owned()
+        };
+        run(world.host("nft").arg(&damage));
+        eventually("the table is back", 10, || {
+            let listed = world.host("nft").args(["-s", "list", "table", "inet", "warden"]).output().unwrap();
+            String::from_utf8_lossy(&listed.stdout) == ours
+        });
+        assert_eq!(world.daemon.log().matches("it was repaired").count(), done + 1, "told once: {damage}");
+        assert_eq!(from_container(&mut client, &handle, "STREAM", INTERNET[0], 8001), "failed", "{damage}");
+        assert_eq!(from(world.internet("python3"), "STREAM", HOST[0], port), INTERNET[0], "{damage}");
+    }
+    client.destroy(&handle);
+    assert_eq!(table("other"), others);
+    run(world.host("nft").args(["flush", "ruleset"]));
+    eventually("our table is back", 10, || {
+        run(world.host("nft").args(["list", "tables"])) == "table inet warden\n"
+    });
+}
+
+#[test]
+fn a_hundred_containers_are_reached_each_at_its_port_and_reach_nobody() {
+    let world = World::new(&[POOL_V6]);
+    let mut client = world.daemon.connect();
+    let mut targets = String::new();
+    let mut handles = Vec::new();
+    for _ in 0..100 {
+        let handle = client.create();
+        let port = map(&mut client, &handle, 9000);
+        let info = client.info(&handle);
+        writeln!(targets, "{port} {} {}", text(info.container_ip), text(info.container_ipv6)).unwrap();
+        // Answers with its own address, so that it is seen who was reached.
+        let serve = r#"exec perl -MIO::Socket::IP -e '
+            my $s = IO::Socket::IP->new(LocalHost => "::", LocalPort => 9000, Listen => 9, V6Only => 0) or die;
+            while (my $c = $s->accept) { my $own = $c->sockhost; $own =~ s/^::ffff://; print $c $own; close $c }'"#;
+        client.spawn(&handle, serve);
+        handles.push(handle);
+    }
+    let ask = format!(
+        r#"
+import socket, time
+for line in """{targets}""".split("\n")[:-1]:
+    port, *addresses = line.split()
+    for host, address in zip(("{}", "{}"), addresses):
+        seen = ""
+        for attempt in range(200):
+            try:
+                s = socket.create_connection((host, int(port)), 2); seen = s.recv(100).decode(); s.close()
+            except OSError: pass
+            if seen: break
+            time.sleep(0.05)
+        if seen != address: print("port", port, "of", host, "leads to", seen, "not", address)
+"#,
+        HOST[0], HOST[1]
+    );
+    assert_eq!(run(world.internet("python3").args(["-c", &ask])), "");
+    let from_the_last = format!(
+        r#"
+import socket
+reached = 0
+for line in """{targets}""".split("\n")[:-2]:
+    for family, address in zip((socket.AF_INET, socket.AF_INET6), line.split()[1:]):
+        s = socket.socket(family); s.settimeout(0.2)
+        reached += s.connect_ex((address, 9000)) == 0
+print(reached)
+"#
+    );
+    let last = handles.last().unwrap().clone();
+    assert_eq!(python_as_root(&mut client, &last, &from_the_last), "0");
+    for handle in &handles {
+        client.destroy(handle);
+    }
+    assert!(!world.nft().contains("out-"));
+}
