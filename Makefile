@@ -50,6 +50,11 @@ test: build ## Run every test; needs root, and fails where a privileged test can
 	@[[ $$(id -u) = 0 ]] || { echo "make test: the tests make namespaces, mounts and cgroups: run it as root" >&2; exit 1; }
 	cargo nextest run --locked --workspace --no-fail-fast
 
+.PHONY: test-v2
+test-v2: build ## Run the tests of cgroups, quotas, devices and the network in that virtual machine; at most ten minutes.
+	@scripts/guest/setup
+	@scripts/guest/tests
+
 .PHONY: lint
 lint: setup ## Check format, lints, and the rules between the crates.
 	cargo fmt --all --check

@@ -16,6 +16,7 @@ use warden_protocol::messages::{DestroyRequest, StopRequest};
 
 use crate::config::Config;
 use crate::connection::Connection;
+use crate::wait::patience;
 use crate::{files, kernel, programs};
 
 /// A file in a daemon's directory that stands for the host's.
@@ -112,7 +113,7 @@ impl Daemon {
     }
 
     fn await_socket(&mut self) {
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + PATIENCE * patience();
         while Connection::open(&self.socket, Arc::default()).is_err() {
             let own = self.own.as_mut().expect("a daemon of the test's own");
             if let Some(status) = own.child.try_wait().unwrap() {
@@ -197,7 +198,7 @@ impl Daemon {
     #[track_caller]
     pub fn wait(&mut self) -> ExitStatus {
         let own = self.own.as_mut().expect("a daemon of the test's own");
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + PATIENCE * patience();
         while own.ended.is_none() {
             assert!(Instant::now() < deadline, "wardend has not ended after {PATIENCE:?}");
             own.ended = own.child.try_wait().unwrap();
@@ -210,7 +211,7 @@ impl Daemon {
     fn destroy_all(&self) -> Result<(), String> {
         let mut client =
             self.try_connect().map_err(|error| format!("connecting for the last time: {error}"))?;
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + PATIENCE * patience();
         loop {
             let handles = client.list();
             if handles.is_empty() {

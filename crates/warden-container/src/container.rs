@@ -16,6 +16,7 @@ use warden_iomux::message::{CopyOrder, ExitCause};
 use crate::actor::{Actor, Command};
 use crate::admission::{Operation, admit};
 use crate::copies::CancelOnDrop;
+use crate::disk;
 use crate::error::{Context, Error, blocking};
 use crate::id::Id;
 use crate::info::{BandwidthStat, Info};
@@ -28,7 +29,7 @@ use crate::owner;
 use crate::pool::lock;
 use crate::recovery::{Adoption, Survivor};
 use crate::registry::Registry;
-use crate::request::{Bandwidth, Copy, Cpu, Direction, NetIn, NetOut, Run, Stop};
+use crate::request::{self, Bandwidth, Copy, Cpu, Direction, NetIn, NetOut, Run, Stop};
 use crate::settings::Addresses;
 use crate::state::State;
 use crate::stdin;
@@ -262,6 +263,7 @@ impl Shared {
             path: self.path.clone(),
             memory: self.machine.cgroups.memory(self.id),
             cpu: self.machine.cgroups.cpu(self.id),
+            disk: self.machine.depot.disk_stat(self.id),
             pressure: self.machine.cgroups.pressure(self.id),
             bandwidth: BandwidthStat::default(),
             jobs: self.jobs.running(),
@@ -389,6 +391,12 @@ impl Container {
     pub async fn limit_cpu(&self, asked: Cpu) -> Result<Cpu, Error> {
         self.shared.admit(Operation::Limit)?;
         limits::cpu(Arc::clone(&self.shared), asked).await
+    }
+
+    /// Limits what it stores, or only reads the limits; gives them as the kernel keeps them, or nothing where none are.
+    pub async fn limit_disk(&self, asked: request::Disk) -> Result<Option<disk::Limits>, Error> {
+        self.shared.admit(Operation::Limit)?;
+        limits::disk(Arc::clone(&self.shared), asked).await
     }
 
     /// Limits its bandwidth in both directions.

@@ -8,6 +8,7 @@ mod copies;
 mod create;
 mod depot;
 pub mod device;
+pub mod disk;
 mod dns;
 mod ending;
 pub mod error;

@@ -71,6 +71,8 @@ impl World {
 
     fn settings(&self) -> Settings {
         Settings {
+            depot_image: None,
+            disk_quota: true,
             depot: self.depot.path().to_owned(),
             image: Image::Host,
             helpers: HELPERS.clone(),
