@@ -86,7 +86,7 @@ bench-peers: ## Install the peers that the benchmark measures beside: crun, runc
 # The fuzzer needs the nightly compiler and nothing else: libfuzzer-sys brings the fuzzer, these flags the coverage.
 FUZZ_FLAGS := -C passes=sancov-module -C llvm-args=-sanitizer-coverage-level=4 -C llvm-args=-sanitizer-coverage-inline-8bit-counters -C llvm-args=-sanitizer-coverage-pc-table -C llvm-args=-sanitizer-coverage-trace-compares -Z sanitizer=address --cfg fuzzing
 FUZZ_SECONDS ?= 60
-FUZZ_TARGETS ?= frames config wshd iomux
+FUZZ_TARGETS ?= frames config snapshot wshd iomux
 
 .PHONY: fuzz
 fuzz: ## Feed mutated bytes to each parser for FUZZ_SECONDS (60); needs the nightly toolchain.

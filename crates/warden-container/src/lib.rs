@@ -44,3 +44,9 @@ mod stopping;
 mod supervisor;
 mod take_over;
 mod tree;
+
+/// What the fuzzer is let into.
+#[cfg(fuzzing)]
+pub mod fuzzing {
+    pub use crate::snapshot::exercise::exercise as snapshot;
+}
