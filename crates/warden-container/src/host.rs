@@ -58,10 +58,10 @@ impl Host {
         let removed = blocking(move || {
             machine.cgroups.remove_parents();
             machine.network.close();
-            Ok(())
+            machine.leave_depot()
         });
         if let Err(error) = removed.await {
-            tracing::warn!(%error, "empty cgroups were not removed");
+            tracing::warn!(%error, "something is left behind");
         }
     }
 }
