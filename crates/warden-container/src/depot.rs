@@ -32,9 +32,9 @@ use crate::pool::lock;
 use crate::request;
 use crate::tree;
 
-const TRASH: &str = ".trash";
-const IMAGES: &str = ".images";
-const HELPERS: &str = ".helpers";
+pub(crate) const TRASH: &str = ".trash";
+pub(crate) const IMAGES: &str = ".images";
+pub(crate) const HELPERS: &str = ".helpers";
 
 /// The depot of one daemon.
 #[derive(Debug)]
@@ -74,6 +74,11 @@ impl Depot {
     /// Lets go of the depot, so that it can be unmounted.
     pub(crate) fn close(&self) {
         drop(lock(&self.lock).take());
+    }
+
+    /// Its path.
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
     }
 
     /// The directory of one container.

@@ -8,7 +8,7 @@ use crate::create::Making;
 use crate::error::{Context, Error};
 use crate::id::Id;
 use crate::ledger::{self, Ground, Object};
-use crate::machine::{KILL_TIME, Machine};
+use crate::machine::Machine;
 use crate::recovery::{self, Survivor, Verdict};
 use crate::snapshot::{self, Snapshot, Unreadable};
 use crate::state::State;
@@ -29,7 +29,7 @@ impl Ground for Machine {
             Object::Processes => self.end_processes(id),
             // It goes with the directory.
             Object::Spec => Ok(()),
-            Object::Cgroups => self.cgroups.remove(id, Instant::now() + KILL_TIME),
+            Object::Cgroups => self.cgroups.remove(id, Instant::now() + self.patience()),
             Object::Directory => self.depot.remove(id),
             Object::Leases => {
                 self.pools.release(id);
@@ -96,7 +96,7 @@ impl Machine {
     /// Ends iomux, then whatever runs in the container.
     fn end_processes(&self, id: Id) -> Result<(), Error> {
         let ended = supervisor::end(&self.depot.spec_path(id));
-        let killed = self.cgroups.kill(id, Instant::now() + KILL_TIME);
+        let killed = self.cgroups.kill(id, Instant::now() + self.patience());
         Error::join([ended, killed].into_iter().filter_map(Result::err).collect()).map_or(Ok(()), Err)
     }
 

@@ -8,8 +8,10 @@ use tokio::task::AbortHandle;
 use crate::container::Container;
 use crate::create::Creation;
 use crate::error::{Context, Error, blocking};
+use crate::leftovers::reconcile;
 use crate::machine::Machine;
 use crate::pressure;
+use crate::quarantine;
 use crate::recovery;
 use crate::references::ConnectionId;
 use crate::registry::Registry;
@@ -41,6 +43,8 @@ impl Host {
         let machine = Arc::new(machine);
         let registry = Arc::new(Registry::default());
         recovery::adopt(&machine, &registry, survivors).await;
+        tokio::spawn(reconcile::keep(Arc::downgrade(&machine), machine.settings.reconcile_interval));
+        tokio::spawn(quarantine::keep(Arc::downgrade(&machine)));
         let grace_times = tokio::spawn(Arc::clone(&registry).keep_grace_times()).abort_handle();
         Ok(Self(Arc::new(Inner { machine, registry, grace_times })))
     }

@@ -1,7 +1,7 @@
 //! What a container holds of the host's pools: a network, a user, a range of ids. It holds them by its id, until they are
 //! given back by its id: what is never given back, because something of the container is left, is never given out.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::sync::Mutex;
 use std::time::Duration;
@@ -92,6 +92,11 @@ impl Pools {
     /// Takes back what a container holds, if it holds anything.
     pub(crate) fn release(&self, id: Id) {
         drop(lock(&self.held).remove(&id));
+    }
+
+    /// Who holds something.
+    pub(crate) fn holders(&self) -> HashSet<Id> {
+        lock(&self.held).keys().copied().collect()
     }
 
     fn hold(&self, id: Id, held: Held) {

@@ -21,6 +21,7 @@ pub mod job;
 mod jobs;
 mod leases;
 mod ledger;
+pub mod leftovers;
 mod limits;
 mod link;
 mod machine;
@@ -31,6 +32,7 @@ mod plan;
 mod pool;
 pub mod pressure;
 mod process;
+mod quarantine;
 mod recovery;
 mod references;
 mod registry;
@@ -46,6 +48,7 @@ mod stopping;
 mod supervisor;
 mod take_over;
 mod tree;
+mod undying;
 
 /// What the fuzzer is let into.
 #[cfg(fuzzing)]

@@ -50,6 +50,8 @@ pub(crate) struct Snapshot {
     pub(crate) grace_time: Option<u64>,
     /// Its jobs are being ended.
     pub(crate) stopping: bool,
+    /// Destroying it has failed.
+    pub(crate) quarantined: bool,
     /// Its jobs; those whose end was accounted for with their status.
     pub(crate) jobs: BTreeMap<u32, Option<u32>>,
     /// The first address of its /30.
@@ -90,6 +92,8 @@ struct Document {
     grace_time: Option<u64>,
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     stopping: bool,
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    quarantined: bool,
     jobs: BTreeMap<u32, JobRecord>,
     /// Always empty, as in the original.
     #[serde(default)]
@@ -144,6 +148,7 @@ impl Snapshot {
             events: self.events.clone(),
             grace_time: self.grace_time,
             stopping: self.stopping,
+            quarantined: self.quarantined,
             jobs: self.jobs.iter().map(|(job, status)| (*job, record(status))).collect(),
             limits: BTreeMap::new(),
             resources: Resources {
@@ -173,7 +178,7 @@ impl Snapshot {
         if !VERSIONS.contains(&version) {
             return Err(Unreadable::Version(version));
         }
-        let Document { state, events, grace_time, stopping, jobs, resources, .. } =
+        let Document { state, events, grace_time, stopping, quarantined, jobs, resources, .. } =
             serde_json::from_value(value)?;
         let wrong = |key, value: &dyn ToString| Unreadable::Value { key, value: value.to_string() };
         let known = STATES.into_iter().find(|known| known.to_string() == state);
@@ -194,6 +199,7 @@ impl Snapshot {
             events,
             grace_time,
             stopping,
+            quarantined,
             jobs: jobs
                 .into_iter()
                 .map(|(job, record)| (job, record.status.map(|(status, _, _)| status)))
@@ -255,6 +261,7 @@ mod tests {
             events: vec!["out of memory".to_owned()],
             grace_time: Some(60),
             stopping: false,
+            quarantined: false,
             jobs: BTreeMap::from([(24, None), (25, Some(2))]),
             network: Ipv4Addr::new(10, 254, 0, 32),
             network_v6: Some("fd00::20".parse().unwrap()),
@@ -305,6 +312,7 @@ mod tests {
         snapshot.grace_time = None;
         snapshot.state = State::Stopped;
         snapshot.stopping = true;
+        snapshot.quarantined = true;
         snapshot.write(directory.path()).unwrap();
         assert_eq!(Snapshot::read(directory.path()).unwrap(), Some(snapshot));
         assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1);

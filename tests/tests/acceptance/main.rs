@@ -37,6 +37,7 @@ mod operators;
 mod process;
 mod prompt;
 mod protocol;
+mod quarantine;
 mod recovery;
 mod stop_and_destroy;
 mod syslog;

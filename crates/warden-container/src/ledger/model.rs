@@ -110,7 +110,7 @@ impl Model {
     }
 
     /// One change of the kernel's objects, unless this is where it ends.
-    fn step(&self, change: impl FnOnce(&mut Kernel, &mut Memory)) -> Result<(), Error> {
+    fn step<T>(&self, change: impl FnOnce(&mut Kernel, &mut Memory) -> T) -> Result<(), Error> {
         let memory = &mut *lock(&self.memory);
         let failure = |text| Err(Error::Failed { action: "a step".into(), source: io::Error::other(text) });
         if memory.crashed {
@@ -170,9 +170,9 @@ impl Model {
     /// Limits something, which takes an interface too.
     pub(super) fn limit(&self, id: Id, limit: u64) -> Result<(), Error> {
         let apply = || {
-            self.step(|kernel, _| drop(kernel.links.insert((id, 2))))?;
+            self.step(|kernel, _| kernel.links.insert((id, 2)))?;
             for hierarchy in HIERARCHIES {
-                self.step(|kernel, _| drop(kernel.cgroups.insert((id, hierarchy), Some(limit))))?;
+                self.step(|kernel, _| kernel.cgroups.insert((id, hierarchy), Some(limit)))?;
             }
             self.step(|_, memory| memory.members.entry(id).or_default().limit = Some(limit))
         };
@@ -186,7 +186,7 @@ impl Model {
         for &(id, limit) in &remains.survivors {
             self.tidy(id);
             for hierarchy in HIERARCHIES {
-                self.step(|kernel, _| drop(kernel.cgroups.insert((id, hierarchy), limit)))?;
+                self.step(|kernel, _| kernel.cgroups.insert((id, hierarchy), limit))?;
             }
         }
         self.empty_trash()?;
@@ -212,15 +212,15 @@ impl Model {
     }
 
     fn make_processes(&self, id: Id) -> Result<(), Error> {
-        self.step(|kernel, _| drop(kernel.iomux.insert(id)))?;
+        self.step(|kernel, _| kernel.iomux.insert(id))?;
         self.step(|kernel, _| kernel.directories.entry(id).or_default().pid = true)?;
-        self.step(|kernel, _| drop(kernel.inside.insert(id)))
+        self.step(|kernel, _| kernel.inside.insert(id))
     }
 
     fn end_processes(&self, id: Id) -> Result<(), Error> {
         // By the pid file, or by a search where there is none.
         if self.kernel(|kernel| kernel.iomux.contains(&id)) {
-            self.step(|kernel, _| drop(kernel.iomux.remove(&id)))?;
+            self.step(|kernel, _| kernel.iomux.remove(&id))?;
         }
         if self.kernel(|kernel| kernel.inside.contains(&id)) {
             // A process is found by its control group.
@@ -244,7 +244,7 @@ impl Model {
             kernel.rules.insert(id, BTreeSet::new());
             memory.members.insert(id, Snapshot::default());
         })?;
-        self.step(|kernel, _| drop(kernel.links.insert((id, 0))))
+        self.step(|kernel, _| kernel.links.insert((id, 0)))
     }
 
     fn disconnect(&self, id: Id) -> Result<(), Error> {
@@ -271,11 +271,11 @@ impl Ground for Model {
                 memory.leases.insert(id, free.unwrap());
             }),
             Object::Directory => {
-                self.step(|kernel, _| drop(kernel.directories.insert(id, Directory::default())))?;
+                self.step(|kernel, _| kernel.directories.insert(id, Directory::default()))?;
                 self.step(|kernel, _| kernel.directories.entry(id).or_default().layer = true)
             }
             Object::Cgroups => HIERARCHIES.iter().try_for_each(|&hierarchy| {
-                self.step(|kernel, _| drop(kernel.cgroups.insert((id, hierarchy), None)))
+                self.step(|kernel, _| kernel.cgroups.insert((id, hierarchy), None))
             }),
             Object::Spec => self.step(|kernel, _| kernel.directories.entry(id).or_default().spec = true),
             Object::Processes => self.make_processes(id),
@@ -308,7 +308,7 @@ impl Ground for Model {
                     self.kernel(|kernel| !kernel.inside.contains(&id)),
                     "a group with tasks is not removed"
                 );
-                self.step(|kernel, _| drop(kernel.cgroups.remove(&(id, hierarchy))))
+                self.step(|kernel, _| kernel.cgroups.remove(&(id, hierarchy)))
             }),
             Object::Spec => Ok(()),
             Object::Processes => self.end_processes(id),
@@ -351,6 +351,6 @@ impl Ground for Model {
         links
             .into_iter()
             .filter(|(id, _)| !kept.contains(id))
-            .try_for_each(|link| self.step(|kernel, _| drop(kernel.links.remove(&link))))
+            .try_for_each(|link| self.step(|kernel, _| kernel.links.remove(&link)))
     }
 }
