@@ -13,6 +13,7 @@ mod containers;
 mod copies;
 mod disconnects;
 mod disk;
+mod doctor;
 mod escapes;
 mod frames;
 mod grace;
