@@ -14,6 +14,7 @@ mod copies;
 mod disconnects;
 mod disk;
 mod escapes;
+mod fairness;
 mod frames;
 mod grace;
 mod home;
