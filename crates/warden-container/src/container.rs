@@ -237,7 +237,9 @@ impl Shared {
         if let Some(registry) = self.registry.upgrade() {
             registry.remove(&self.handle);
         }
-        drop(lock(&self.leases).take());
+        if let Some(leases) = self.take_leases() {
+            self.machine.network.give_back(self.id, leases);
+        }
     }
 
     pub(crate) fn is_gone(&self) -> bool {

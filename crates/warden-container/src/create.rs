@@ -35,7 +35,8 @@ pub(crate) struct Creation {
 impl Creation {
     /// Makes the container and returns its handle.
     pub(crate) async fn run(self) -> Result<Vec<u8>, Error> {
-        let leases = self.machine.pools.lease(self.request.network.as_deref())?;
+        self.machine.removals.room().await?;
+        let leases = lease(&self.machine, self.request.network.clone()).await?;
         let request = self.request;
         let grace = request.grace_time.or(self.machine.settings.grace_time);
         let (machine, id) = (Arc::clone(&self.machine), self.id);
@@ -66,6 +67,21 @@ impl Creation {
         self.reservation.fill(Container::launch(shared, supervisor), grace, self.by);
         tracing::info!(container = %self.id, handle = shown, address = %addresses.container, "created");
         Ok(handle)
+    }
+}
+
+/// Leases what a container needs; what is on its way back to an empty pool is waited for.
+async fn lease(machine: &Arc<Machine>, network: Option<Vec<u8>>) -> Result<Leases, Error> {
+    match machine.pools.lease(network.as_deref()) {
+        Ok(leases) => Ok(leases),
+        Err(_) => {
+            let machine = Arc::clone(machine);
+            blocking(move || {
+                machine.network.settle();
+                machine.pools.lease(network.as_deref())
+            })
+            .await
+        }
     }
 }
 
@@ -132,10 +148,18 @@ async fn connect(shared: &Arc<Shared>, mut supervisor: Supervisor) -> Result<Sup
 /// Undoes all steps and returns the error that made it necessary; what cannot be ended keeps its leases.
 async fn undo(machine: Arc<Machine>, id: Id, leases: Option<Leases>, error: Error) -> Error {
     tracing::debug!(container = %id, %error, "undoing a creation");
-    if let Err(undoing) = blocking(move || machine.teardown(id)).await {
-        tracing::error!(container = %id, error = %undoing, "a container that was not made is still there");
-        if let Some(leases) = leases {
-            leases.quarantine();
+    let undoing = {
+        let machine = Arc::clone(&machine);
+        blocking(move || machine.teardown(id)).await
+    };
+    match (undoing, leases) {
+        (Ok(()), Some(leases)) => machine.network.give_back(id, leases),
+        (Ok(()), None) => {}
+        (Err(undoing), leases) => {
+            tracing::error!(container = %id, error = %undoing, "a container that was not made is still there");
+            if let Some(leases) = leases {
+                leases.quarantine();
+            }
         }
     }
     error

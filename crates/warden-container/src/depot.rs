@@ -103,18 +103,21 @@ impl Depot {
         self.directory(id).join("spec.json")
     }
 
-    /// Removes the directory of one container, if there is one.
-    pub(crate) fn remove(&self, id: Id) -> Result<(), Error> {
+    /// Moves the directory of one container to the trash, if there is one.
+    pub(crate) fn discard(&self, id: Id) -> Result<(), Error> {
         let directory = self.directory(id);
-        // A name that is out of the way first: what is half removed is never taken for a container.
-        self.empty(id.as_str())?;
         match fs::rename(&directory, self.path.join(TRASH).join(id)) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-            renamed => {
-                renamed.context(|| format!("moving {} to the trash", directory.display()))?;
-                self.empty(id.as_str())
-            }
+            renamed => renamed.context(|| format!("moving {} to the trash", directory.display())),
         }
+    }
+
+    /// Removes the directory of one container, if there is one.
+    pub(crate) fn remove(&self, id: Id) -> Result<(), Error> {
+        // A name that is out of the way first: what is half removed is never taken for a container.
+        self.empty(id.as_str())?;
+        self.discard(id)?;
+        self.empty(id.as_str())
     }
 
     /// Removes what earlier removals could not; goes on past errors.

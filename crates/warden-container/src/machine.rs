@@ -17,6 +17,7 @@ use crate::image::{self, Lower};
 use crate::leases::Pools;
 use crate::network::Network;
 use crate::recovery::{self, Survey, Survivor};
+use crate::removal::Removals;
 use crate::settings::{IoLimits, Settings};
 use crate::supervisor;
 
@@ -33,6 +34,7 @@ pub(crate) struct Machine {
     pub(crate) dns: Dns,
     pub(crate) pools: Pools,
     pub(crate) ids: Ids,
+    pub(crate) removals: Removals,
     /// The device whose reading and writing is limited, where that is asked for and possible.
     pub(crate) io_device: Option<Device>,
     /// The configured image.
@@ -87,6 +89,7 @@ impl Machine {
             depot,
             cgroups,
             ids,
+            removals: Removals::default(),
             lower,
             init,
             supervisor,
@@ -109,6 +112,12 @@ impl Machine {
     /// Ends what there is of a container and removes all it owns; from its id alone, as often as one likes.
     pub(crate) fn teardown(&self, id: Id) -> Result<(), Error> {
         let outcomes = [self.network.detach(id), teardown(&self.depot, &self.cgroups, id)];
+        Error::join(outcomes.into_iter().filter_map(Result::err).collect()).map_or(Ok(()), Err)
+    }
+
+    /// Takes a container in which nothing runs out of the way.
+    pub(crate) fn withdraw(&self, id: Id) -> Result<(), Error> {
+        let outcomes = [self.network.detach(id), self.depot.discard(id)];
         Error::join(outcomes.into_iter().filter_map(Result::err).collect()).map_or(Ok(()), Err)
     }
 
