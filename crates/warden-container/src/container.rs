@@ -76,7 +76,6 @@ pub(crate) struct Shared {
     pub(crate) saved: AtomicU64,
     /// Held by who writes it.
     pub(crate) saving: Mutex<()>,
-    leases: Mutex<Option<Leases>>,
     status: Mutex<Status>,
     /// Held while what an actor left is cleared without it.
     clearing: tokio::sync::Mutex<()>,
@@ -161,7 +160,6 @@ impl Shared {
             changes: AtomicU64::new(1),
             saved: AtomicU64::new(0),
             saving: Mutex::default(),
-            leases: Mutex::new(Some(leases)),
             status: Mutex::new(Status {
                 state: State::Born,
                 events: Vec::new(),
@@ -184,11 +182,6 @@ impl Shared {
     pub(crate) fn state_and_events(&self) -> (State, Vec<String>) {
         let status = lock(&self.status);
         (status.state, status.events.clone())
-    }
-
-    /// Takes what it holds of the pools away: it gives nothing back then.
-    pub(crate) fn take_leases(&self) -> Option<Leases> {
-        lock(&self.leases).take()
     }
 
     /// Adds something that clients show to their users.
@@ -227,7 +220,7 @@ impl Shared {
         lock(&self.status).obituary.get_or_insert(info);
     }
 
-    /// Notes that nothing is left: its name and its leases are free again.
+    /// Notes that nothing is left: its name is free again.
     pub(crate) fn gone(&self) {
         {
             let mut status = lock(&self.status);
@@ -236,9 +229,6 @@ impl Shared {
         }
         if let Some(registry) = self.registry.upgrade() {
             registry.remove(&self.handle);
-        }
-        if let Some(leases) = self.take_leases() {
-            self.machine.network.give_back(self.id, leases);
         }
     }
 
@@ -403,25 +393,16 @@ impl Container {
     pub async fn net_in(&self, request: NetIn) -> Result<(u16, u16), Error> {
         self.shared.admit(Operation::NetIn)?;
         let shared = Arc::clone(&self.shared);
-        blocking(move || {
-            let ports = shared.machine.network.net_in(shared.id, request)?;
-            shared.changed();
-            shared.save()?;
-            Ok(ports)
-        })
-        .await
+        let apply = move |shared: &Shared| shared.machine.network.net_in(shared.id, request);
+        blocking(move || shared.change(|| apply(&shared))).await
     }
 
     /// Lets it reach something more.
     pub async fn net_out(&self, request: NetOut) -> Result<(), Error> {
         self.shared.admit(Operation::NetOut)?;
         let shared = Arc::clone(&self.shared);
-        blocking(move || {
-            shared.machine.network.net_out(shared.id, &request)?;
-            shared.changed();
-            shared.save()
-        })
-        .await
+        let apply = move |shared: &Shared| shared.machine.network.net_out(shared.id, &request);
+        blocking(move || shared.change(|| apply(&shared))).await
     }
 
     /// Ends all its jobs; answers when none runs any more, or at once when that is asked for.
@@ -474,7 +455,7 @@ impl Container {
         self.shared.jobs.measure();
         self.shared.jobs.end_all();
         let shared = Arc::clone(&self.shared);
-        blocking(move || shared.machine.teardown(shared.id)).await?;
+        blocking(move || shared.machine.destroy(shared.id)).await?;
         self.shared.gone();
         Ok(())
     }

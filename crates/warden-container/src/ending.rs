@@ -1,7 +1,7 @@
 //! How a container is destroyed, step by step, each with a deadline:
 //!
 //! ```text
-//! stop the jobs --> kill init --> withdraw (network, directory) --> gone; the rest is removed later
+//! stop the jobs --> kill init --> set aside (network, directory) --> gone; the rest is removed later
 //!                       |             |
 //!                       |             +-- failed: stopped, and can be destroyed again
 //!                       |             |
@@ -93,7 +93,7 @@ impl Actor {
     /// Goes on when nothing runs inside any more.
     pub(crate) fn end_after_gone(&mut self) {
         if matches!(self.ending, Some(Ending { phase: Phase::Stopping | Phase::Killing(_), .. })) {
-            self.withdraw();
+            self.set_aside();
         }
     }
 
@@ -182,13 +182,13 @@ impl Actor {
     }
 
     /// iomux has said that it ends, and is waited for by nobody; what it holds open it closes.
-    fn withdraw(&mut self) {
+    fn set_aside(&mut self) {
         self.shared.jobs.keep_files_of_held();
         let (id, machine, iomux) = (self.shared.id, Arc::clone(&self.shared.machine), self.process.take());
         self.enter(Phase::Clearing(tokio::spawn(async move {
             let outcome = {
                 let machine = Arc::clone(&machine);
-                blocking(move || machine.withdraw(id)).await
+                blocking(move || machine.set_aside(id)).await
             };
             machine.remove_later(id, iomux);
             outcome
@@ -198,7 +198,7 @@ impl Actor {
     fn clear(&mut self) {
         self.shared.jobs.keep_files_of_held();
         let shared = Arc::clone(&self.shared);
-        self.enter(Phase::Clearing(tokio::task::spawn_blocking(move || shared.machine.teardown(shared.id))));
+        self.enter(Phase::Clearing(tokio::task::spawn_blocking(move || shared.machine.destroy(shared.id))));
     }
 
     fn enter(&mut self, phase: Phase) {

@@ -68,17 +68,18 @@ pub(crate) async fn memory(
             // Before the limit: nothing it does goes unseen.
             let watch =
                 if *watched { None } else { Some(cgroups.watch_memory(shared.id).context(setting_memory)?) };
-            cgroups.limit_memory(shared.id, limit).context(setting_memory)?;
-            if let Some(watch) = watch {
-                // An actor that has ended has nothing left that could run out of memory.
-                *watched = inbox.blocking_send(Command::Watch { watch }).is_ok();
-            }
-            if lock(&shared.limits.requested).memory.replace(bytes).is_none() {
-                // Of what happened before nobody is to be told later.
-                shared.account_memory();
-            }
-            shared.changed();
-            shared.save()?;
+            shared.change(|| {
+                cgroups.limit_memory(shared.id, limit).context(setting_memory)?;
+                if let Some(watch) = watch {
+                    // An actor that has ended has nothing left that could run out of memory.
+                    *watched = inbox.blocking_send(Command::Watch { watch }).is_ok();
+                }
+                if lock(&shared.limits.requested).memory.replace(bytes).is_none() {
+                    // Of what happened before nobody is to be told later.
+                    shared.account_memory();
+                }
+                Ok(())
+            })?;
         }
         cgroups.memory_limit(shared.id).context(|| "Failed getting memory limit".to_owned())
     })
@@ -97,14 +98,15 @@ pub(crate) async fn cpu(shared: Arc<Shared>, asked: Cpu) -> Result<Cpu, Error> {
         let quota = asked.quota.map(check_quota).transpose()?;
         let shares = asked.shares.map(cpu::nearest_shares);
         let cgroups = &shared.machine.cgroups;
-        cgroups
-            .limit_cpu(shared.id, shares, quota, before.shares.map(cpu::nearest_shares))
-            .context(|| "Failed setting cpu shares".to_owned())?;
         let requested = Cpu { shares: asked.shares.or(before.shares), quota: asked.quota.or(before.quota) };
-        lock(&shared.limits.requested).cpu = requested;
         if asked != Cpu::default() {
-            shared.changed();
-            shared.save()?;
+            shared.change(|| {
+                cgroups
+                    .limit_cpu(shared.id, shares, quota, before.shares.map(cpu::nearest_shares))
+                    .context(|| "Failed setting cpu shares".to_owned())?;
+                lock(&shared.limits.requested).cpu = requested;
+                Ok(())
+            })?;
         }
         cgroups
             .cpu_limits(shared.id, requested.shares.map(cpu::nearest_shares))
@@ -152,10 +154,11 @@ pub(crate) async fn bandwidth(shared: Arc<Shared>, asked: Bandwidth) -> Result<(
     blocking(move || {
         let _turn = shared.limits.take_turn();
         let before = shared.limits.requested().bandwidth;
-        shared.machine.network.limit_bandwidth(shared.id, before, asked)?;
-        lock(&shared.limits.requested).bandwidth = Some(asked);
-        shared.changed();
-        shared.save()
+        shared.change(|| {
+            shared.machine.network.limit_bandwidth(shared.id, before, asked)?;
+            lock(&shared.limits.requested).bandwidth = Some(asked);
+            Ok(())
+        })
     })
     .await
 }

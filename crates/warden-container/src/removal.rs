@@ -1,19 +1,21 @@
 //! What takes the kernel long when a container is destroyed, and what nobody waits for: iomux's own end, cgroups, files.
 //!
-//! A destruction is answered when nothing of the container runs and its handle, its addresses and its directory are out
-//! of the way; it leaves its id here. A thread that exists only while there is something to do removes all that was left
-//! meanwhile. Should containers ever be destroyed faster than that, those that are being made wait. What a daemon
-//! that is killed leaves here is found by its successor: it has a cgroup, or is in the trash.
+//! A destruction is answered when nothing of the container runs, nobody reaches it, and its handle and its directory are
+//! out of the way; it leaves its id here. A thread that exists only while there is something to do undoes the rest of the
+//! [ledger](crate::ledger) of all that were left meanwhile. Who finds a pool empty waits for it; so do all creations should
+//! containers ever be destroyed faster than removed. What a daemon that is killed leaves here is found by its successor:
+//! it has a cgroup, or is in the trash.
 
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use tokio::sync::Notify;
 
 use crate::error::Error;
 use crate::id::Id;
-use crate::machine::{self, Machine};
+use crate::leases::Leases;
+use crate::machine::Machine;
 use crate::pool::lock;
 use crate::process::Process;
 
@@ -23,7 +25,7 @@ const GATHERING: Duration = Duration::from_millis(50);
 const END_TIME: Duration = Duration::from_secs(5);
 /// Destroyed containers that may be left before creations wait.
 const MOST: usize = 256;
-/// How long a creation waits.
+/// How long a creation waits for room, or for what it needs of the pools.
 const PATIENCE: Duration = Duration::from_secs(30);
 /// How often a removal is tried, and the pause before it is tried again.
 const ATTEMPTS: u32 = 10;
@@ -35,6 +37,8 @@ pub(crate) struct Removals {
     left: Mutex<Left>,
     /// There is room again.
     room: Notify,
+    /// Somebody waits.
+    hurried: Condvar,
     /// Nothing is left.
     done: Condvar,
 }
@@ -46,6 +50,8 @@ struct Left {
     count: usize,
     /// Whether there is a thread.
     working: bool,
+    /// Whether somebody waits for it.
+    hurried: bool,
 }
 
 impl Removals {
@@ -72,7 +78,9 @@ impl Removals {
 
     /// Waits until nothing is left, but not for ever. Blocks.
     pub(crate) fn settle(&self, patience: Duration) {
-        let left = lock(&self.left);
+        let mut left = lock(&self.left);
+        left.hurried = left.count > 0;
+        self.hurried.notify_all();
         let busy = |left: &mut Left| left.count > 0;
         drop(self.done.wait_timeout_while(left, patience, busy).unwrap_or_else(PoisonError::into_inner));
     }
@@ -81,9 +89,12 @@ impl Removals {
         lock(&self.left).count
     }
 
-    /// Takes all that wait; where there are none, the thread must end.
+    /// Takes all that wait after a while; where there are none, the thread must end.
     fn take(&self) -> Option<Vec<(Id, u32)>> {
-        let mut left = lock(&self.left);
+        let left = lock(&self.left);
+        let patient = |left: &mut Left| !left.hurried;
+        let waited = self.hurried.wait_timeout_while(left, GATHERING, patient);
+        let (mut left, _) = waited.unwrap_or_else(PoisonError::into_inner);
         if left.waiting.is_empty() {
             left.working = false;
             return None;
@@ -98,12 +109,28 @@ impl Removals {
             self.room.notify_waiters();
         }
         if left.count == 0 {
+            left.hurried = false;
             self.done.notify_all();
         }
     }
 }
 
 impl Machine {
+    /// Leases what a container needs; what is on its way back to a pool that is empty is waited for. Blocks.
+    pub(crate) fn lease(&self, id: Id, network: Option<&[u8]>) -> Result<Leases, Error> {
+        self.pools.lease(id, network).or_else(|_| {
+            self.removals.settle(PATIENCE);
+            self.network.settle();
+            self.pools.lease(id, network)
+        })
+    }
+
+    /// Takes a container in which nothing runs out of everybody's way.
+    pub(crate) fn set_aside(&self, id: Id) -> Result<(), Error> {
+        let outcomes = [self.network.detach(id), self.depot.discard(id)];
+        Error::join(outcomes.into_iter().filter_map(Result::err).collect()).map_or(Ok(()), Err)
+    }
+
     /// Removes what is left of a container in which nothing runs, later, once its iomux has ended.
     pub(crate) fn remove_later(self: &Arc<Self>, id: Id, iomux: Option<Process>) {
         lock(&self.removals.left).count += 1;
@@ -134,7 +161,6 @@ impl Machine {
 
     fn remove_all(&self) {
         loop {
-            thread::sleep(GATHERING);
             let Some(batch) = self.removals.take() else { return };
             let failed: Vec<_> = batch.iter().filter_map(|&(id, attempt)| self.remove(id, attempt)).collect();
             self.removals.finish(batch.len() - failed.len());
@@ -147,12 +173,7 @@ impl Machine {
 
     /// Removes what is left of one; where that fails, gives what is to be tried again.
     fn remove(&self, id: Id, attempt: u32) -> Option<(Id, u32)> {
-        let removed = match self.cgroups.remove(id, Instant::now()) {
-            Ok(()) => self.depot.remove(id),
-            // Something has got into them that was no process of the container's own.
-            Err(_) => machine::teardown(&self.depot, &self.cgroups, id),
-        };
-        match removed {
+        match self.destroy(id) {
             Ok(()) => None,
             Err(error) if attempt < ATTEMPTS => {
                 tracing::warn!(container = %id, %error, "a destroyed container is not wholly removed yet");

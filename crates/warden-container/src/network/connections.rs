@@ -14,7 +14,7 @@ use warden_linux::netlink::{Protocol, Refusal, Socket, conntrack};
 
 use crate::error::{Context, Error};
 use crate::id::Id;
-use crate::leases::Leases;
+use crate::leases::Held;
 use crate::pool::lock;
 use crate::settings::Addresses;
 
@@ -29,7 +29,7 @@ struct Left {
     id: Id,
     addresses: Addresses,
     /// Given back when this is dropped.
-    _leases: Leases,
+    _held: Held,
     /// Whether a port of the host led to it.
     mapped: bool,
 }
@@ -74,8 +74,8 @@ impl Connections {
     }
 
     /// Forgets the connections of a container that nothing is left of, then gives back what it held.
-    pub(super) fn forget(&self, id: Id, addresses: Addresses, leases: Leases, mapped: bool) {
-        lock(&self.0.queue).waiting.push(Left { id, addresses, _leases: leases, mapped });
+    pub(super) fn forget(&self, id: Id, addresses: Addresses, held: Held, mapped: bool) {
+        lock(&self.0.queue).waiting.push(Left { id, addresses, _held: held, mapped });
         self.0.added.notify_one();
     }
 

@@ -46,6 +46,17 @@ fn settings() -> Settings {
     settings
 }
 
+/// A network that has taken over.
+fn prepare(
+    settings: &Settings,
+    adopted: Vec<ContainerNetwork>,
+    leftovers: &[Id],
+) -> Result<(Network, Vec<NotAdopted>), Error> {
+    let network = Network::open(settings)?;
+    let refused = network.restore(adopted, leftovers)?;
+    Ok((network, refused))
+}
+
 /// A container with two forwarded ports and two rules.
 fn container(number: u16) -> ContainerNetwork {
     let first = u32::from(Ipv4Addr::new(10, 254, 0, 0)) + u32::from(number) * 4;
@@ -89,7 +100,7 @@ fn a_table_of_500_containers_is_written_whole_and_repaired_whatever_is_done_to_i
         nft(&["add", "table", "ip", "other"]);
         let containers: Vec<_> = (0..500).map(container).collect();
         let ids: Vec<_> = containers.iter().map(|container| container.id).collect();
-        let (network, refused) = Network::prepare(&settings(), containers, &[]).unwrap();
+        let (network, refused) = prepare(&settings(), containers, &[]).unwrap();
         assert!(refused.is_empty(), "{refused:?}");
         let whole = listed();
         let count = |part: &str| whole.iter().filter(|line| line.contains(part)).count();
@@ -124,7 +135,7 @@ fn a_table_of_500_containers_is_written_whole_and_repaired_whatever_is_done_to_i
 #[test]
 fn a_change_that_meets_a_table_of_somebody_elses_making_writes_it_whole() {
     alone(|| {
-        let (network, _) = Network::prepare(&settings(), vec![container(1), container(2)], &[]).unwrap();
+        let (network, _) = prepare(&settings(), vec![container(1), container(2)], &[]).unwrap();
         let whole = listed();
         let ids = [1, 2].map(|number| container(number).id);
         // Held, so that nobody repairs it meanwhile.
@@ -156,7 +167,7 @@ fn chains_of_other_programs_that_drop_forwarding_are_known() {
         nft(&[
             "add table ip6 filter; add chain ip6 filter FORWARD { type filter hook forward priority 0; policy accept; }",
         ]);
-        let (network, _) = Network::prepare(&settings(), Vec::new(), &[]).unwrap();
+        let (network, _) = prepare(&settings(), Vec::new(), &[]).unwrap();
         let mut state = lock(&network.state);
         let chains = nftables::base_chains(&mut state.filter).unwrap();
         let found: Vec<_> = chains.iter().filter(|chain| drops_forwarding(chain, "warden")).collect();
@@ -171,7 +182,7 @@ fn ports_of_adopted_containers_are_taken_and_what_contradicts_is_not_adopted() {
         let mut twin = container(2);
         twin.records.net_in.push(container(1).records.net_in[0]);
         let twins = twin.id;
-        let (network, refused) = Network::prepare(&settings(), vec![container(1), twin], &[]).unwrap();
+        let (network, refused) = prepare(&settings(), vec![container(1), twin], &[]).unwrap();
         let [(id, why)] = &refused[..] else { panic!("{refused:?}") };
         assert_eq!(
             (*id, why.to_string().as_str()),
@@ -216,21 +227,21 @@ fn addresses_come_back_when_their_connections_are_forgotten() {
             count
         };
 
-        let (network, _) = Network::prepare(&settings, vec![gone.clone(), container(2)], &[]).unwrap();
+        let (network, _) = prepare(&settings, vec![gone.clone(), container(2)], &[]).unwrap();
         packet.send_to(b"x", (address, 9)).unwrap();
         assert_eq!(tracked(), 1);
-        let leases = pools.lease(None).unwrap();
+        pools.lease(gone.id, None).unwrap();
         network.detach(gone.id).unwrap();
-        network.give_back(gone.id, leases);
+        network.give_back(gone.id, pools.take(gone.id).unwrap());
         network.settle();
         assert_eq!(tracked(), 0);
-        assert_eq!(pools.lease(None).unwrap().addresses.container, address);
+        assert_eq!(pools.lease(gone.id, None).unwrap().addresses.container, address);
         drop(network);
 
         // The table stays with the other container. One that ends before it has forgotten them leaves that to the next, which knows no container of this address.
         packet.send_to(b"x", (address, 9)).unwrap();
         assert_eq!(tracked(), 1);
-        let _next = Network::prepare(&settings, Vec::new(), &[]).unwrap();
+        let _next = prepare(&settings, Vec::new(), &[]).unwrap();
         assert_eq!(tracked(), 0);
     });
 }
