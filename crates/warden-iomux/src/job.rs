@@ -123,9 +123,13 @@ impl Job {
         (self.streams[0].stored, self.streams[1].stored)
     }
 
-    /// Moves at most one buffer of what a pipe holds.
+    /// Moves some of what a pipe holds.
     pub(crate) fn advance(&mut self, channel: Channel, buffer: &mut [u8]) -> Moved {
-        let moved = self.streams[channel as usize].advance(buffer, &mut self.allowance);
+        self.advance_by(stream::WIDE, channel, buffer)
+    }
+
+    fn advance_by(&mut self, most: usize, channel: Channel, buffer: &mut [u8]) -> Moved {
+        let moved = self.streams[channel as usize].advance(most, buffer, &mut self.allowance);
         match moved {
             Ok(Moved::Fatal) => self.give_up(ExitCause::OutputLimit),
             Ok(moved) => moved,
@@ -147,7 +151,7 @@ impl Job {
             while left > 0 {
                 let size = usize::try_from(left).map_or(buffer.len(), |left| left.min(buffer.len()));
                 let before = self.allowance;
-                match self.advance(channel, &mut buffer[..size]) {
+                match self.advance_by(size, channel, buffer) {
                     Moved::Some => {
                         let moved = before.zip(self.allowance).map_or(size as u64, |(was, is)| was - is);
                         left = left.saturating_sub(moved);
