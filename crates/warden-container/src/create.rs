@@ -39,6 +39,7 @@ pub(crate) struct Creation {
 impl Creation {
     /// Makes the container and returns its handle.
     pub(crate) async fn run(self) -> Result<Vec<u8>, Error> {
+        self.machine.removals.room().await?;
         let handle = self.reservation.handle().to_vec();
         let grace = self.request.grace_time.or(self.machine.settings.grace_time);
         let mut making = Making::new(self.machine, self.registry, self.id, self.request);
@@ -94,7 +95,7 @@ impl Making {
         match object {
             Object::Leases => {
                 self.check()?;
-                self.leases = Some(machine.pools.lease(id, self.request.network.as_deref())?);
+                self.leases = Some(machine.lease(id, self.request.network.as_deref())?);
                 Ok(())
             }
             Object::Directory => machine.depot.create(id, self.leases()?.ids.map_or(0, |ids| ids.host_start)),

@@ -32,7 +32,9 @@ impl Ground for Machine {
             Object::Cgroups => self.cgroups.remove(id, Instant::now() + KILL_TIME),
             Object::Directory => self.depot.remove(id),
             Object::Leases => {
-                self.pools.release(id);
+                if let Some(held) = self.pools.take(id) {
+                    self.network.give_back(id, held);
+                }
                 Ok(())
             }
         }

@@ -1,6 +1,6 @@
 //! One running job: its files, its pipes and how much of them is kept.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File};
 use std::io;
 use std::os::fd::OwnedFd;
 use std::path::Path;
@@ -66,7 +66,7 @@ impl Job {
         let created = || {
             // Another iomux may have to go on with the job.
             fs::write(layout.order(number), file::encode(output)?)?;
-            Self::open(layout, number, output, File::options().create_new(true))
+            Self::open(layout, number, output, true)
         };
         created().inspect_err(|_| remove(layout, number))
     }
@@ -74,7 +74,7 @@ impl Job {
     /// Goes on with a job of an iomux that has ended: what is stored stays, what its pipes hold comes behind it.
     pub(crate) fn reopen(layout: &Layout, number: u32) -> io::Result<Self> {
         let order: file::Order = file::read(&layout.order(number))?.ok_or(io::ErrorKind::NotFound)?;
-        let mut job = Self::open(layout, number, &order, &File::options())?;
+        let mut job = Self::open(layout, number, &order, false)?;
         let (stdout, stderr) = job.lengths();
         if let Some(allowance) = &mut job.allowance {
             *allowance = allowance.saturating_sub(stdout.saturating_add(stderr));
@@ -82,10 +82,10 @@ impl Job {
         Ok(job)
     }
 
-    fn open(layout: &Layout, number: u32, output: &Output, how: &OpenOptions) -> io::Result<Self> {
+    fn open(layout: &Layout, number: u32, output: &Output, new: bool) -> io::Result<Self> {
         let stream = |path: &Path, priority| -> io::Result<Stream> {
-            let file = how.clone().read(true).write(true).open(path)?;
-            let stored = file.metadata()?.len();
+            let file = File::options().read(true).write(true).create_new(new).open(path)?;
+            let stored = if new { 0 } else { file.metadata()?.len() };
             let store = if output.discard { Store::Nowhere } else { Store::File(file) };
             let log = output.log.as_ref().map(|log| LineLog::new(log, priority)).transpose()?;
             Ok(Stream::new(store, stored, log))
@@ -123,9 +123,13 @@ impl Job {
         (self.streams[0].stored, self.streams[1].stored)
     }
 
-    /// Moves at most one buffer of what a pipe holds.
+    /// Moves some of what a pipe holds.
     pub(crate) fn advance(&mut self, channel: Channel, buffer: &mut [u8]) -> Moved {
-        let moved = self.streams[channel as usize].advance(buffer, &mut self.allowance);
+        self.advance_by(stream::WIDE, channel, buffer)
+    }
+
+    fn advance_by(&mut self, most: usize, channel: Channel, buffer: &mut [u8]) -> Moved {
+        let moved = self.streams[channel as usize].advance(most, buffer, &mut self.allowance);
         match moved {
             Ok(Moved::Fatal) => self.give_up(ExitCause::OutputLimit),
             Ok(moved) => moved,
@@ -147,7 +151,7 @@ impl Job {
             while left > 0 {
                 let size = usize::try_from(left).map_or(buffer.len(), |left| left.min(buffer.len()));
                 let before = self.allowance;
-                match self.advance(channel, &mut buffer[..size]) {
+                match self.advance_by(size, channel, buffer) {
                     Moved::Some => {
                         let moved = before.zip(self.allowance).map_or(size as u64, |(was, is)| was - is);
                         left = left.saturating_sub(moved);

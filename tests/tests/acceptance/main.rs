@@ -19,6 +19,7 @@ mod frames;
 mod grace;
 mod home;
 mod hostile_images;
+mod idle;
 mod image;
 mod isolation;
 mod job_environment;

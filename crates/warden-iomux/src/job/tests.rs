@@ -40,7 +40,7 @@ fn what_the_pipes_hold_is_kept_although_others_keep_them_open() {
     let Fixture { mut job, mut writers, mut buffer, layout, _directory, .. } = fixture(1 << 20, false);
     writers[0].write_all(&[b'o'; 50_000]).unwrap();
     writers[1].write_all(b"err").unwrap();
-    assert_eq!(job.advance(Channel::Stdout, &mut buffer[..1000]), Moved::Some);
+    assert_eq!(job.advance_by(1000, Channel::Stdout, &mut buffer), Moved::Some);
     assert_eq!(job.lengths(), (1000, 0));
     assert!(!job.drain(&mut buffer[..999]));
     assert_eq!(job.advance(Channel::Stdout, &mut buffer), Moved::Nothing);
