@@ -25,6 +25,7 @@ impl Supervisor {
     pub(crate) fn adopt_init(&mut self, init: &Init, socket: PacketSocket) -> std::io::Result<()> {
         self.adopting = true;
         self.tell_ends();
+        self.hold_mounts(init);
         self.init = Some(InitLink::new(init, socket, &self.epoll)?);
         Ok(())
     }
