@@ -16,6 +16,7 @@ use warden_iomux::message::{CopyOrder, ExitCause};
 use crate::actor::{Actor, Command};
 use crate::admission::{Operation, admit};
 use crate::copies::CancelOnDrop;
+use crate::disk;
 use crate::error::{Context, Error, blocking};
 use crate::id::Id;
 use crate::info::{BandwidthStat, Info};
@@ -28,7 +29,7 @@ use crate::owner;
 use crate::pool::lock;
 use crate::recovery::{Adoption, Survivor};
 use crate::registry::Registry;
-use crate::request::{Bandwidth, Copy, Cpu, Direction, NetIn, NetOut, Run, Stop};
+use crate::request::{self, Bandwidth, Copy, Cpu, Direction, NetIn, NetOut, Run, Stop};
 use crate::settings::Addresses;
 use crate::state::State;
 use crate::stdin;
@@ -254,6 +255,7 @@ impl Shared {
             path: self.path.clone(),
             memory: self.machine.cgroups.memory(self.id),
             cpu: self.machine.cgroups.cpu(self.id),
+            disk: self.machine.depot.disk_stat(self.id),
             pressure: self.machine.cgroups.pressure(self.id),
             bandwidth: BandwidthStat::default(),
             jobs: self.jobs.running(),
@@ -383,6 +385,12 @@ impl Container {
         limits::cpu(Arc::clone(&self.shared), asked).await
     }
 
+    /// Limits what it stores, or only reads the limits; gives them as the kernel keeps them, or nothing where none are.
+    pub async fn limit_disk(&self, asked: request::Disk) -> Result<Option<disk::Limits>, Error> {
+        self.shared.admit(Operation::Limit)?;
+        limits::disk(Arc::clone(&self.shared), asked).await
+    }
+
     /// Limits its bandwidth in both directions.
     pub async fn limit_bandwidth(&self, asked: Bandwidth) -> Result<(), Error> {
         self.shared.admit(Operation::Limit)?;
@@ -455,7 +463,7 @@ impl Container {
         self.shared.jobs.measure();
         self.shared.jobs.end_all();
         let shared = Arc::clone(&self.shared);
-        blocking(move || shared.machine.destroy(shared.id)).await?;
+        blocking(move || shared.machine.clear(shared.id)).await?;
         self.shared.gone();
         Ok(())
     }

@@ -90,6 +90,11 @@ impl Machine {
         ledger::destroy(self, id, &Object::ALL)
     }
 
+    /// The same for a container whose snapshot its actor keeps, and has withdrawn.
+    pub(crate) fn clear(&self, id: Id) -> Result<(), Error> {
+        ledger::destroy(self, id, Object::ALL.split_last().map_or(&[], |(_, below)| below))
+    }
+
     /// Ends iomux, then whatever runs in the container.
     fn end_processes(&self, id: Id) -> Result<(), Error> {
         let ended = supervisor::end(&self.depot.spec_path(id));

@@ -63,10 +63,10 @@ impl Host {
             machine.removals.settle(REMOVAL_TIME);
             machine.cgroups.remove_parents();
             machine.network.close();
-            Ok(())
+            machine.leave_depot()
         });
         if let Err(error) = removed.await {
-            tracing::warn!(%error, "empty cgroups were not removed");
+            tracing::warn!(%error, "something is left behind");
         }
     }
 }

@@ -8,6 +8,7 @@ mod copies;
 mod create;
 mod depot;
 pub mod device;
+pub mod disk;
 mod dns;
 mod ending;
 pub mod error;
@@ -46,3 +47,9 @@ mod stopping;
 mod supervisor;
 mod take_over;
 mod tree;
+
+/// What the fuzzer is let into.
+#[cfg(fuzzing)]
+pub mod fuzzing {
+    pub use crate::snapshot::exercise::exercise as snapshot;
+}

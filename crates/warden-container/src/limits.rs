@@ -11,9 +11,10 @@ use crate::actor::Command;
 use crate::cgroup::oom::Watch;
 use crate::cgroup::{cpu, memory};
 use crate::container::Shared;
+use crate::disk;
 use crate::error::{Context, Error, blocking};
 use crate::pool::lock;
-use crate::request::{Bandwidth, Cpu};
+use crate::request::{self, Bandwidth, Cpu};
 
 /// What clients have limited, as they asked for it; absent where nobody did.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -111,6 +112,17 @@ pub(crate) async fn cpu(shared: Arc<Shared>, asked: Cpu) -> Result<Cpu, Error> {
         cgroups
             .cpu_limits(shared.id, requested.shares.map(cpu::nearest_shares))
             .context(|| "Failed getting cpu shares".to_owned())
+    })
+    .await
+}
+
+/// Sets the limits of what is stored, or only reads them; gives them as the kernel keeps them.
+pub(crate) async fn disk(shared: Arc<Shared>, asked: request::Disk) -> Result<Option<disk::Limits>, Error> {
+    blocking(move || {
+        let _turn = shared.limits.take_turn();
+        // The depot's file system keeps the limits as long as the container's directory is there: no record of ours could
+        // be as true.
+        shared.machine.depot.limit_disk(shared.id, &asked)
     })
     .await
 }

@@ -10,6 +10,7 @@ use std::time::Duration;
 use crate::cgroup::Cgroups;
 use crate::depot::{Depot, make_directory};
 use crate::device::Device;
+use crate::disk::image::DepotImage;
 use crate::dns::Dns;
 use crate::error::{Context, Error};
 use crate::id::Ids;
@@ -28,6 +29,8 @@ pub(crate) const KILL_TIME: Duration = Duration::from_secs(10);
 pub(crate) struct Machine {
     pub(crate) settings: Settings,
     pub(crate) depot: Depot,
+    /// What is mounted at the depot; dropped after it.
+    image: Option<DepotImage>,
     pub(crate) cgroups: Cgroups,
     pub(crate) network: Network,
     pub(crate) dns: Dns,
@@ -49,7 +52,10 @@ pub(crate) struct Machine {
 impl Machine {
     /// Prepares depot, cgroups and image, and removes what an earlier daemon left; gives the containers to take over.
     pub(crate) fn prepare(settings: Settings) -> Result<(Self, Vec<Survivor>), Error> {
-        let depot = Depot::open(&settings.depot)?;
+        let image = settings.depot_image.as_ref();
+        let image = image.map(|image| DepotImage::mount(image, &settings.depot)).transpose()?;
+        let mut depot = Depot::open(&settings.depot)?;
+        depot.limit_layers(settings.disk_quota)?;
         let supervisor = settings.helpers.join("iomux");
         examine_program(&supervisor)?;
         let init = protected_init(&settings.helpers.join("wshd"), &depot)?;
@@ -71,6 +77,7 @@ impl Machine {
             io_device: io_device(&settings, &cgroups),
             settings,
             depot,
+            image,
             cgroups,
             ids,
             removals: Removals::default(),
@@ -97,6 +104,12 @@ impl Machine {
     /// Refuses requests from now on.
     pub(crate) fn close(&self) {
         self.closing.store(true, Ordering::Release);
+    }
+
+    /// Lets go of the depot at the daemon's end; an image is unmounted when no container is left.
+    pub(crate) fn leave_depot(&self) -> Result<(), Error> {
+        self.depot.close();
+        self.image.as_ref().map_or(Ok(()), DepotImage::unmount)
     }
 
     /// Refuses a request when the daemon is ending.

@@ -238,6 +238,9 @@ impl Snapshot {
     }
 }
 
+#[cfg(any(test, fuzzing))]
+pub(crate) mod exercise;
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -320,8 +323,7 @@ mod tests {
     fn version_1_is_read_as_ever() {
         let text = include_bytes!("../tests/transcripts/v1/snapshot.json");
         let snapshot = Snapshot::decode(text).unwrap();
-        // Optional keys that came later are not in it.
-        assert_eq!(snapshot, Snapshot { network_v6: None, ..sample() });
+        assert_eq!(snapshot, sample());
         assert_eq!(snapshot.encode().unwrap(), text.trim_ascii_end());
     }
 

@@ -6,7 +6,7 @@ use warden_tests::world::{
     Echo, HOST, INTERNET, Kept, POOL_V6, World, echo_inside, from, from_container, pinging, python_as_root,
     run,
 };
-use warden_tests::{Connection, eventually};
+use warden_tests::{ALL_PRIVILEGES, Connection, eventually};
 
 const KINDS: [(&str, Protocol); 2] = [("STREAM", Protocol::Tcp), ("DGRAM", Protocol::Udp)];
 
@@ -297,7 +297,9 @@ fn containers_are_closed_to_each_other_the_host_and_the_world_in_ipv6_too() {
 #[test]
 fn link_local_addresses_are_closed_both_ways_with_and_without_ipv6() {
     for settings in [vec![], vec![POOL_V6]] {
-        let world = World::new(&[settings, vec![("network.allow_host_access", "true")]].concat());
+        // Root inside may change its interface: what is tried is what stands behind that.
+        let more = vec![("network.allow_host_access", "true"), ALL_PRIVILEGES];
+        let world = World::new(&[settings, more].concat());
         let mut client = world.daemon.connect();
         let handle = client.create();
         let device = run(world
