@@ -18,6 +18,11 @@
 use crate::error::Error;
 use crate::id::Id;
 
+#[cfg(test)]
+mod model;
+#[cfg(test)]
+mod tests;
+
 /// What a container owns.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Object {
