@@ -253,12 +253,16 @@ impl Supervisor {
         }
     }
 
-    fn flush(&mut self) {
+    fn flush_init(&mut self) {
         if let Some(init) = &mut self.init
             && init.flush(&self.epoll).is_err()
         {
             self.kill_init();
         }
+    }
+
+    fn flush(&mut self) {
+        self.flush_init();
         let (epoll, jobs) = (&self.epoll, &self.jobs);
         let lengths = |job| jobs.get(&job).map(Job::lengths);
         self.clients.retain(|_, client| client.flush(epoll, lengths).is_ok() && !client.lost);

@@ -57,7 +57,7 @@ impl Supervisor {
                 let length = |path: PathBuf| fs::metadata(path).map_or(0, |metadata| metadata.len());
                 let (stdout, stderr) =
                     (length(self.layout.stdout(number)), length(self.layout.stderr(number)));
-                self.write_end(number, Exit { cause, stdout, stderr });
+                self.write_end(number, Exit { cause, stdout, stderr }, None);
             }
         }
     }
