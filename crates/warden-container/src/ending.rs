@@ -190,7 +190,12 @@ impl Actor {
                 let machine = Arc::clone(&machine);
                 blocking(move || machine.set_aside(id)).await
             };
-            machine.remove_later(id, iomux);
+            match (&outcome, iomux) {
+                (Ok(()), iomux) => machine.remove_later(id, iomux),
+                // It is destroyed again, as a whole.
+                (Err(_), Some(iomux)) => iomux.end_within(REAP_TIME).await,
+                (Err(_), None) => {}
+            }
             outcome
         })));
     }

@@ -111,6 +111,10 @@ impl Machine {
             return Ok(());
         }
         snapshot.state = State::Destroyed;
-        snapshot.write(&directory).context(|| format!("withdrawing the snapshot of container {id}"))
+        match snapshot.write(&directory) {
+            // Whoever wrote it at the same time has written the same.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            written => written.context(|| format!("withdrawing the snapshot of container {id}")),
+        }
     }
 }

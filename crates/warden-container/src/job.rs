@@ -117,10 +117,10 @@ impl Job {
     /// Lets its files go when the last holder does.
     pub(crate) fn mark_forgotten(&self, held_for_long: bool) {
         self.forgotten.store(true, Ordering::Relaxed);
-        if !held_for_long {
+        // A daemon that follows must not take it for a job that a client may ask for.
+        if !held_for_long && fs::rename(&self.directory, hidden(&self.directory)).is_ok() {
             return;
         }
-        // A daemon that follows must not take it for a job that a client may ask for.
         match File::create(self.directory.join(DELIVERED)) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
                 tracing::warn!(directory = %self.directory.display(), %error, "a delivered job was not marked");
@@ -187,11 +187,20 @@ impl Drop for Job {
     }
 }
 
-/// Removes the directory of a job that was delivered: what has no number any more is no job.
+/// Where the directory of a job that was delivered waits to be removed: what has no number is no job.
+fn hidden(directory: &Path) -> PathBuf {
+    let number = directory.file_name().and_then(OsStr::to_str).unwrap_or_default();
+    directory.with_file_name(format!(".{number}"))
+}
+
+/// Removes the directory of a job that was delivered.
 fn remove_files(directory: &Path) -> io::Result<()> {
-    let Some(number) = directory.file_name().and_then(OsStr::to_str) else { return Ok(()) };
-    let hidden = directory.with_file_name(format!(".{number}"));
-    fs::rename(directory, &hidden)?;
+    let hidden = hidden(directory);
+    match fs::rename(directory, &hidden) {
+        // It has been already.
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        renamed => renamed?,
+    }
     for name in ["stdout", "stderr", "job.json", "exit.json"] {
         // What is not removed so is found below.
         let _ = fs::remove_file(hidden.join(name));

@@ -49,26 +49,36 @@ pub(crate) enum Moved {
 /// A job that has not ended.
 pub(crate) struct Job {
     streams: [Stream; 2],
+    /// The file that its end is written to, made while it starts.
+    end: Option<file::New>,
     /// How many bytes more may be stored; none when the limit does not count.
     allowance: Option<u64>,
     /// Why the job is being killed.
     fatal: Option<ExitCause>,
     /// Whether wshd said that it runs.
     pub(crate) spawned: bool,
-    /// Whether its output is read from pipes at all.
-    pub(crate) piped: bool,
 }
 
 impl Job {
-    /// Makes a job's directory and files; nothing is left of it when that fails.
-    pub(crate) fn create(layout: &Layout, number: u32, output: &Output) -> io::Result<Self> {
+    /// Makes a job's directory and what another iomux, which may have to go on with the job, has to know; nothing is left
+    /// when that fails.
+    pub(crate) fn prepare(layout: &Layout, number: u32, output: &Output) -> io::Result<()> {
         fs::create_dir(layout.job(number))?;
-        let created = || {
-            // Another iomux may have to go on with the job.
-            fs::write(layout.order(number), file::encode(output)?)?;
-            Self::open(layout, number, output, true)
-        };
-        created().inspect_err(|_| remove(layout, number))
+        let written = file::encode(output).and_then(|text| fs::write(layout.order(number), text));
+        written.inspect_err(|_| remove(layout, number))
+    }
+
+    /// Makes the files of a job that may run already.
+    pub(crate) fn create(layout: &Layout, number: u32, output: &Output) -> io::Result<Self> {
+        let mut job = Self::open(layout, number, output, true)?;
+        job.end = Some(file::begin(&layout.exit(number))?);
+        Ok(job)
+    }
+
+    /// A job whose files could not be made: it is killed when it writes something.
+    pub(crate) fn without_files(output: &Output, error: &io::Error) -> Self {
+        let stream = || Stream::new(Store::Broken(error.raw_os_error().unwrap_or(0)), 0, None);
+        Self::of([stream(), stream()], output)
     }
 
     /// Goes on with a job of an iomux that has ended: what is stored stays, what its pipes hold comes behind it.
@@ -84,7 +94,13 @@ impl Job {
 
     fn open(layout: &Layout, number: u32, output: &Output, new: bool) -> io::Result<Self> {
         let stream = |path: &Path, priority| -> io::Result<Stream> {
-            let file = File::options().read(true).write(true).create_new(new).open(path)?;
+            let file = File::options()
+                .read(true)
+                .write(true)
+                .create(true)
+                .truncate(false)
+                .create_new(new)
+                .open(path)?;
             let stored = if new { 0 } else { file.metadata()?.len() };
             let store = if output.discard { Store::Nowhere } else { Store::File(file) };
             let log = output.log.as_ref().map(|log| LineLog::new(log, priority)).transpose()?;
@@ -92,13 +108,22 @@ impl Job {
         };
         let streams =
             [stream(&layout.stdout(number), PRIORITIES[0])?, stream(&layout.stderr(number), PRIORITIES[1])?];
-        Ok(Self {
+        Ok(Self::of(streams, output))
+    }
+
+    fn of(streams: [Stream; 2], output: &Output) -> Self {
+        Self {
             streams,
+            end: None,
             allowance: (!output.discard).then_some(output.limit),
             fatal: None,
             spawned: false,
-            piped: !output.discard || output.log.is_some(),
-        })
+        }
+    }
+
+    /// Takes the file that its end is written to, if it was made ahead.
+    pub(crate) fn take_end(&mut self) -> Option<file::New> {
+        self.end.take()
     }
 
     /// Takes the read ends of its pipes.
@@ -186,9 +211,20 @@ pub(crate) fn remove(layout: &Layout, number: u32) {
     }
 }
 
+/// Whether output is read from pipes at all.
+pub(crate) fn piped(output: &Output) -> bool {
+    !output.discard || output.log.is_some()
+}
+
 /// Writes a job's end to its directory, whole or not at all.
-pub(crate) fn write_exit(layout: &Layout, number: u32, exit: &Exit) -> io::Result<()> {
-    file::write(&layout.exit(number), exit)
+pub(crate) fn write_exit(
+    layout: &Layout,
+    number: u32,
+    exit: &Exit,
+    new: Option<file::New>,
+) -> io::Result<()> {
+    let path = layout.exit(number);
+    new.map_or_else(|| file::begin(&path), Ok)?.finish(&path, exit)
 }
 
 #[cfg(test)]

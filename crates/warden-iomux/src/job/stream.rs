@@ -25,6 +25,8 @@ pub(super) const WIDE: usize = 256 * 1024;
 pub(super) enum Store {
     File(File),
     Nowhere,
+    /// There is no file, for this reason.
+    Broken(i32),
 }
 
 /// A pipe and where its bytes go.
@@ -54,6 +56,12 @@ impl Stream {
         allowance: &mut Option<u64>,
     ) -> io::Result<Moved> {
         let Some(pipe) = &self.pipe else { return Ok(Moved::Closed) };
+        if let Store::Broken(errno) = self.store {
+            return match excess(pipe) {
+                Moved::Fatal => Err(io::Error::from_raw_os_error(errno)),
+                other => Ok(other),
+            };
+        }
         let Store::File(file) = &self.store else {
             let most = most.min(buffer.len());
             return Ok(match read(pipe, &mut buffer[..most]) {
