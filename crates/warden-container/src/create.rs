@@ -1,32 +1,29 @@
-//! How a container is made: ordered steps; when one fails, what was made is undone and the first error is told.
+//! How a container comes to a client: one that was made ahead, or else one that is made now; it is given a handle, its
+//! snapshot is written, and from then on clients find it.
 
-use std::fs;
 use std::sync::Arc;
 
 use crate::container::{Container, Shared};
-use crate::dns;
 use crate::error::{Error, blocking};
-use crate::id::Id;
-use crate::image::Lower;
-use crate::leases::Leases;
+use crate::leases::{Leases, asked_network};
 use crate::machine::Machine;
-use crate::network::Namespace;
-use crate::plan::Plan;
 use crate::references::ConnectionId;
 use crate::registry::{Registry, Reservation};
 use crate::request::Create;
+use crate::standing::{self, NotFurnished, Standing};
 use crate::state::State;
-use crate::supervisor::Supervisor;
+use crate::warm_pool::WarmPool;
 
 /// The most bytes of a handle in a log line.
 const HANDLE_SHOWN: usize = 64;
 
-/// A container that is being made.
+/// A container that is being created.
 pub(crate) struct Creation {
     pub(crate) machine: Arc<Machine>,
     pub(crate) registry: Arc<Registry>,
-    pub(crate) id: Id,
-    pub(crate) reservation: Reservation,
+    pub(crate) warm: Arc<WarmPool>,
+    /// The handle that the client chose.
+    pub(crate) chosen: Option<Reservation>,
     pub(crate) request: Create,
     /// Who asked for it.
     pub(crate) by: ConnectionId,
@@ -34,109 +31,101 @@ pub(crate) struct Creation {
 
 impl Creation {
     /// Makes the container and returns its handle.
-    pub(crate) async fn run(self) -> Result<Vec<u8>, Error> {
-        let leases = self.machine.pools.lease(self.request.network.as_deref())?;
-        let request = self.request;
-        let grace = request.grace_time.or(self.machine.settings.grace_time);
-        let (machine, id) = (Arc::clone(&self.machine), self.id);
-        let (leases, prepared) = blocking(move || {
-            let prepared = prepare(&machine, id, &leases, &request);
-            Ok((leases, prepared))
+    pub(crate) async fn run(mut self) -> Result<Vec<u8>, Error> {
+        let machine = Arc::clone(&self.machine);
+        let _busy = machine.activity.begin();
+        while let Some(standing) = self.warm.take(&self.request).await {
+            if let Some((standing, reservation)) = self.furnish(standing).await? {
+                return self.hand_out(standing, reservation, "warm").await;
+            }
+        }
+        let leases = self.lease().await?;
+        let id = self.machine.ids.next();
+        let reservation = match self.chosen.take() {
+            Some(chosen) => chosen,
+            None => self.registry.reserve(id.as_str().as_bytes().to_vec())?,
+        };
+        let standing = Standing::make(&self.machine, id, leases, self.request.clone()).await?;
+        self.hand_out(standing, reservation, "cold").await
+    }
+
+    /// Gives a container of the pool what the request asks for; nothing when it is none that can be handed out.
+    async fn furnish(&mut self, mut standing: Standing) -> Result<Option<(Standing, Reservation)>, Error> {
+        let own_name = || self.registry.reserve(standing.id.as_str().as_bytes().to_vec());
+        let own = if self.chosen.is_none() { own_name().ok() } else { None };
+        if (self.chosen.is_none() && own.is_none()) || !standing.is_sound() {
+            tracing::warn!(container = %standing.id, "a container of the pool cannot be handed out");
+            standing.give_up(&self.machine).await;
+            return Ok(None);
+        }
+        let (machine, request) = (Arc::clone(&self.machine), self.request.clone());
+        let (mut standing, lacks) = blocking(move || {
+            let lacks = standing.lacks(&machine, &request);
+            Ok((standing, lacks))
         })
         .await?;
-        let built = match prepared {
-            Ok(()) => {
-                Supervisor::start(&self.machine.supervisor, &self.machine.depot.spec_path(self.id)).await
+        let furnished = match lacks {
+            Ok(true) => standing.furnish().await,
+            Ok(false) => Ok(()),
+            Err(refusal) => {
+                self.warm.put_back(standing).await;
+                return Err(refusal);
             }
-            Err(error) => Err(error),
         };
-        let supervisor = match built {
-            Ok(supervisor) => supervisor,
-            Err(error) => return Err(undo(self.machine, self.id, Some(leases), error).await),
-        };
-        let handle = self.reservation.handle().to_vec();
+        if let Err(failure) = furnished {
+            // What it has of it by now is not known.
+            standing.give_up(&self.machine).await;
+            return match failure {
+                NotFurnished::Refused(error) => Err(error),
+                NotFurnished::Lost => Ok(None),
+            };
+        }
+        Ok(own.or_else(|| self.chosen.take()).map(|reservation| (standing, reservation)))
+    }
+
+    /// Leases what the container needs; what the pool of containers holds of it comes after those who ask.
+    async fn lease(&self) -> Result<Leases, Error> {
+        let asked = self.request.network.as_deref();
+        loop {
+            let error = match self.machine.pools.lease(asked) {
+                Ok(leases) => return Ok(leases),
+                Err(error) => error,
+            };
+            let this = match error {
+                Error::NetworkTaken(_) => asked.map(asked_network),
+                _ => None,
+            };
+            match self.warm.surrender(this).await {
+                Some(standing) => standing.give_up(&self.machine).await,
+                None => return Err(error),
+            }
+        }
+    }
+
+    /// Writes down for the next daemon that there is this container, and lets clients find it.
+    async fn hand_out(
+        self,
+        standing: Standing,
+        reservation: Reservation,
+        kind: &'static str,
+    ) -> Result<Vec<u8>, Error> {
+        let Standing { id, leases, supervisor, .. } = standing;
+        let handle = reservation.handle().to_vec();
         let shown = handle.get(..HANDLE_SHOWN).unwrap_or(&handle).escape_ascii().to_string();
-        let addresses = leases.addresses;
+        let address = leases.addresses.container;
+        let grace = self.request.grace_time.or(self.machine.settings.grace_time);
         let machine = Arc::clone(&self.machine);
-        let shared = Shared::new(self.id, handle.clone(), machine, &self.registry, leases, grace);
-        let supervisor = match connect(&shared, supervisor).await {
-            Ok(supervisor) => supervisor,
-            Err(error) => return Err(undo(self.machine, self.id, shared.take_leases(), error).await),
-        };
-        self.reservation.fill(Container::launch(shared, supervisor), grace, self.by);
-        tracing::info!(container = %self.id, handle = shown, address = %addresses.container, "created");
+        let shared = Shared::new(id, handle.clone(), machine, &self.registry, leases, grace);
+        let saving = Arc::clone(&shared);
+        let saved = blocking(move || {
+            saving.set_state(State::Active);
+            saving.save()
+        });
+        if let Err(error) = saved.await {
+            return Err(standing::end(&self.machine, supervisor, id, shared.take_leases(), error).await);
+        }
+        reservation.fill(Container::launch(shared, supervisor), grace, self.by);
+        tracing::info!(container = %id, handle = shown, %address, kind, "created");
         Ok(handle)
     }
-}
-
-/// The steps that block: checks first, then what must be undone.
-fn prepare(machine: &Machine, id: Id, leases: &Leases, request: &Create) -> Result<(), Error> {
-    let requested = request.rootfs.as_deref().map(Lower::requested).transpose()?;
-    let lower = requested.as_ref().unwrap_or(&machine.lower);
-    for bind in &request.binds {
-        let source = warden_init::byte_string::ByteString(bind.source.clone());
-        if !source.as_path().is_absolute() || fs::metadata(source.as_path()).is_err() {
-            return Err(Error::NoBindSource(bind.source.clone()));
-        }
-    }
-    let directory = machine.depot.directory(id);
-    let settings = &machine.settings;
-    let host_resolv_conf = fs::read(dns::RESOLV_CONF).unwrap_or_default();
-    machine.dns.serve(&machine.network, &host_resolv_conf);
-    let spec = Plan {
-        id,
-        init: &machine.init,
-        leases,
-        cgroups: machine.cgroups.of(id),
-        lower: &lower.path,
-        system: &lower.system,
-        directory: &directory,
-        binds: &request.binds,
-        confinement: machine.settings.confinement,
-        dns_servers: &settings.dns_servers,
-        dns_forwarder: machine.dns.is_enabled(),
-        host_resolv_conf: &host_resolv_conf,
-    }
-    .spec()?;
-    machine.cgroups.create(id, !machine.settings.device_rules, machine.settings.max_tasks)?;
-    if let Some(device) = machine.io_device {
-        machine.cgroups.limit_io(id, device, &machine.settings.io_limits)?;
-    }
-    machine.depot.create(id, leases.ids.map_or(0, |ids| ids.host_start))?;
-    machine.depot.write_spec(id, &spec)?;
-    Ok(())
-}
-
-/// Connects a container that stands to the host's network, and writes down for the next daemon that there is one; where
-/// that fails it is ended.
-async fn connect(shared: &Arc<Shared>, mut supervisor: Supervisor) -> Result<Supervisor, Error> {
-    let (init, parent) = (supervisor.init, supervisor.process.id());
-    let shared = Arc::clone(shared);
-    let attach = move || {
-        let network = &shared.machine.network;
-        network.attach(shared.id, shared.addresses, &Namespace::of(init, parent)?)?;
-        shared.set_state(State::Active);
-        shared.save()
-    };
-    match blocking(attach).await {
-        Ok(()) => Ok(supervisor),
-        Err(error) => {
-            // It may have ended by itself; what it leaves is killed with the other steps.
-            supervisor.process.kill();
-            supervisor.process.end().await;
-            Err(error)
-        }
-    }
-}
-
-/// Undoes all steps and returns the error that made it necessary; what cannot be ended keeps its leases.
-async fn undo(machine: Arc<Machine>, id: Id, leases: Option<Leases>, error: Error) -> Error {
-    tracing::debug!(container = %id, %error, "undoing a creation");
-    if let Err(undoing) = blocking(move || machine.teardown(id)).await {
-        tracing::error!(container = %id, error = %undoing, "a container that was not made is still there");
-        if let Some(leases) = leases {
-            leases.quarantine();
-        }
-    }
-    error
 }

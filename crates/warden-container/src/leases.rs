@@ -78,7 +78,7 @@ impl Pools {
     }
 
     fn lease_network(&self, text: &[u8]) -> Result<Lease, Error> {
-        let asked = mask(parse_address(text));
+        let asked = asked_network(text);
         let taken = || Error::NetworkTaken(asked.to_string());
         let index = index_in(self.network, asked).ok_or_else(taken)?;
         self.networks.lease_this(index).ok_or_else(taken)
@@ -104,6 +104,11 @@ pub(crate) struct Leases {
 }
 
 impl Leases {
+    /// Gives them back as what nobody has used: the next who leases gets them.
+    pub(crate) fn give_back(self) {
+        self.held.into_iter().flatten().for_each(Lease::give_back);
+    }
+
     /// Never gives them back: something that could not be ended may still use them.
     pub(crate) fn quarantine(self) {
         std::mem::forget(self.held);
@@ -118,6 +123,11 @@ fn networks_in(network: Ipv4Net) -> u32 {
 /// Reads an address as the original does: what is none is 0.0.0.0.
 fn parse_address(text: &[u8]) -> Ipv4Addr {
     std::str::from_utf8(text).ok().and_then(|text| text.parse().ok()).unwrap_or(Ipv4Addr::UNSPECIFIED)
+}
+
+/// The first address of the /30 that a request asks for.
+pub(crate) fn asked_network(text: &[u8]) -> Ipv4Addr {
+    mask(parse_address(text))
 }
 
 /// The first address of an address's /30.

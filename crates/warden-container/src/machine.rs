@@ -4,9 +4,10 @@ use std::fs::{self, Permissions};
 use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use crate::activity::Activity;
 use crate::cgroup::Cgroups;
 use crate::depot::{Depot, make_directory};
 use crate::device::Device;
@@ -41,7 +42,10 @@ pub(crate) struct Machine {
     pub(crate) init: PathBuf,
     /// Path of iomux.
     pub(crate) supervisor: PathBuf,
+    /// What keeps the machine busy with requests.
+    pub(crate) activity: Activity,
     jobs: AtomicU32,
+    births: AtomicU64,
     closing: AtomicBool,
 }
 
@@ -59,6 +63,7 @@ impl Machine {
         for id in removed.iter().copied().chain(survivors.iter().map(|survivor| survivor.snapshot.id)) {
             ids.pass(id);
         }
+        let last_birth = survivors.iter().map(|survivor| survivor.snapshot.birth).max().unwrap_or_default();
         // Until now the rules of an earlier daemon held for what it had left running; from now on ours do.
         let networks = survivors.iter().map(Survivor::network).collect();
         let (network, refused) = Network::prepare(&settings, networks, &removed)?;
@@ -90,7 +95,9 @@ impl Machine {
             lower,
             init,
             supervisor,
+            activity: Activity::default(),
             jobs: AtomicU32::new(1),
+            births: AtomicU64::new(last_birth.saturating_add(1)),
             closing: AtomicBool::new(false),
         };
         Ok((machine, survivors))
@@ -104,6 +111,11 @@ impl Machine {
     /// Gives out no number of a job up to this one.
     pub(crate) fn pass_jobs(&self, used: u32) {
         self.jobs.fetch_max(used.saturating_add(1), Ordering::Relaxed);
+    }
+
+    /// The next place in the order in which containers are handed out.
+    pub(crate) fn next_birth(&self) -> u64 {
+        self.births.fetch_add(1, Ordering::Relaxed)
     }
 
     /// Ends what there is of a container and removes all it owns; from its id alone, as often as one likes.

@@ -39,3 +39,4 @@ mod protocol;
 mod recovery;
 mod stop_and_destroy;
 mod syslog;
+mod warm_pool;
