@@ -50,6 +50,11 @@ test: build ## Run every test; needs root, and fails where a privileged test can
 	@[[ $$(id -u) = 0 ]] || { echo "make test: the tests make namespaces, mounts and cgroups: run it as root" >&2; exit 1; }
 	cargo nextest run --locked --workspace --no-fail-fast
 
+.PHONY: test-v2
+test-v2: build ## Run the tests of cgroups, quotas, devices and the network in that virtual machine; at most ten minutes.
+	@scripts/guest/setup
+	@scripts/guest/tests
+
 .PHONY: lint
 lint: setup ## Check format, lints, and the rules between the crates.
 	cargo fmt --all --check
@@ -81,7 +86,7 @@ bench-peers: ## Install the peers that the benchmark measures beside: crun, runc
 # The fuzzer needs the nightly compiler and nothing else: libfuzzer-sys brings the fuzzer, these flags the coverage.
 FUZZ_FLAGS := -C passes=sancov-module -C llvm-args=-sanitizer-coverage-level=4 -C llvm-args=-sanitizer-coverage-inline-8bit-counters -C llvm-args=-sanitizer-coverage-pc-table -C llvm-args=-sanitizer-coverage-trace-compares -Z sanitizer=address --cfg fuzzing
 FUZZ_SECONDS ?= 60
-FUZZ_TARGETS ?= frames config wshd iomux
+FUZZ_TARGETS ?= frames config snapshot wshd iomux
 
 .PHONY: fuzz
 fuzz: ## Feed mutated bytes to each parser for FUZZ_SECONDS (60); needs the nightly toolchain.

@@ -10,6 +10,8 @@ use std::time::Duration;
 use warden_protocol::messages::*;
 use warden_protocol::{Command, Request, Response};
 
+use crate::wait::patience;
+
 /// How long an answer may take: the longest wait of any test is below it.
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -64,8 +66,8 @@ impl Connection {
     /// Connects; `created` is told the handles that are created.
     pub fn open(socket: &Path, created: Arc<Mutex<Vec<Vec<u8>>>>) -> io::Result<Self> {
         let stream = UnixStream::connect(socket)?;
-        stream.set_read_timeout(Some(PATIENCE))?;
-        stream.set_write_timeout(Some(PATIENCE))?;
+        stream.set_read_timeout(Some(PATIENCE * patience()))?;
+        stream.set_write_timeout(Some(PATIENCE * patience()))?;
         Ok(Self { reader: BufReader::with_capacity(1 << 18, stream), created })
     }
 

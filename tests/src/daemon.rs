@@ -16,6 +16,7 @@ use warden_protocol::messages::{DestroyRequest, StopRequest};
 
 use crate::config::Config;
 use crate::connection::Connection;
+use crate::wait::patience;
 use crate::{files, kernel, programs};
 
 /// A file in a daemon's directory that stands for the host's.
@@ -112,7 +113,7 @@ impl Daemon {
     }
 
     fn await_socket(&mut self) {
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + PATIENCE * patience();
         while Connection::open(&self.socket, Arc::default()).is_err() {
             let own = self.own.as_mut().expect("a daemon of the test's own");
             if let Some(status) = own.child.try_wait().unwrap() {
@@ -197,7 +198,7 @@ impl Daemon {
     #[track_caller]
     pub fn wait(&mut self) -> ExitStatus {
         let own = self.own.as_mut().expect("a daemon of the test's own");
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + PATIENCE * patience();
         while own.ended.is_none() {
             assert!(Instant::now() < deadline, "wardend has not ended after {PATIENCE:?}");
             own.ended = own.child.try_wait().unwrap();
@@ -210,7 +211,7 @@ impl Daemon {
     fn destroy_all(&self) -> Result<(), String> {
         let mut client =
             self.try_connect().map_err(|error| format!("connecting for the last time: {error}"))?;
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + PATIENCE * patience();
         loop {
             let handles = client.list();
             if handles.is_empty() {
@@ -340,17 +341,10 @@ fn is_hidden(path: &Path) -> bool {
     path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"."))
 }
 
-/// Runs the wardend $0 with the configuration $1; a file $2 is seen over the host's resolv.conf, in a mount namespace of
-/// the daemon's own.
-const RUN: &str = r#"
-[ -e "$2" ] || exec "$0" --config "$1"
-exec unshare --mount sh -c 'mount --bind "$2" /etc/resolv.conf && exec "$0" --config "$1"' "$0" "$1" "$2"
-"#;
-
 /// Starts wardend in a network namespace of its own, whose addresses and ports collide with nobody's.
 fn start(directory: &Path) -> Child {
     let mut command = Command::new("unshare");
-    command.args(["--net", "sh", "-c", &format!("ip link set lo up && {RUN}")]);
+    command.args(["--net", "sh", "-c", &format!("ip link set lo up && {}", running(directory))]);
     spawn(command, directory)
 }
 
@@ -358,14 +352,26 @@ fn start(directory: &Path) -> Child {
 fn start_in(network: &File, directory: &Path) -> Child {
     let mut command = Command::new("nsenter");
     command.arg(format!("--net=/proc/{}/fd/{}", std::process::id(), network.as_raw_fd()));
-    command.args(["sh", "-c", RUN]);
+    command.args(["sh", "-c", running(directory)]);
     spawn(command, directory)
+}
+
+/// The script that becomes wardend: its program is $0, its configuration $1, its resolv.conf $2.
+fn running(directory: &Path) -> &'static str {
+    if directory.join(RESOLV_CONF).exists() {
+        // The file is seen over the host's, in a mount namespace of the daemon's own.
+        return "exec unshare --mount sh -c \
+            'mount --bind \"$2\" /etc/resolv.conf && exec \"$0\" --config \"$1\"' \"$0\" \"$1\" \"$2\"";
+    }
+    "exec \"$0\" --config \"$1\""
 }
 
 fn spawn(mut command: Command, directory: &Path) -> Child {
     let stderr = File::create(directory.join("stderr")).unwrap();
-    let resolv_conf = directory.join(RESOLV_CONF);
-    command.arg(programs::find("wardend")).arg(directory.join("wardend.yml")).arg(resolv_conf);
+    command
+        .arg(programs::find("wardend"))
+        .arg(directory.join("wardend.yml"))
+        .arg(directory.join(RESOLV_CONF));
     command.env("LANG", "C.UTF-8").stdin(Stdio::null()).stdout(Stdio::null()).stderr(stderr);
     command.spawn().unwrap_or_else(|error| panic!("starting wardend: {error}"))
 }

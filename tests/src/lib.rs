@@ -10,6 +10,7 @@ mod births;
 mod config;
 mod connection;
 mod daemon;
+pub mod disk;
 pub mod files;
 pub mod fuse;
 pub mod image;

@@ -1,12 +1,22 @@
 //! Waiting for what happens outside of the test's own control.
 
+use std::sync::LazyLock;
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// Waits until `happened`, at most `seconds`; panics with `what` when it does not happen.
+/// How many times as long everything may take here: `WARDEN_TEST_PATIENCE`, for machines that are interpreted.
+pub(crate) fn patience() -> u32 {
+    static FACTOR: LazyLock<u32> = LazyLock::new(|| {
+        let factor = std::env::var("WARDEN_TEST_PATIENCE").unwrap_or_else(|_| "1".to_owned());
+        factor.parse().expect("WARDEN_TEST_PATIENCE is a whole number")
+    });
+    *FACTOR
+}
+
+/// Waits until `happened`, at most `seconds` times the machine's factor; panics with `what` when it does not happen.
 #[track_caller]
 pub fn eventually(what: &str, seconds: u64, mut happened: impl FnMut() -> bool) {
-    let deadline = Instant::now() + Duration::from_secs(seconds);
+    let deadline = Instant::now() + Duration::from_secs(seconds) * patience();
     while !happened() {
         assert!(Instant::now() < deadline, "not so after {seconds} s: {what}");
         thread::sleep(Duration::from_millis(10));
@@ -19,6 +29,9 @@ pub fn within<T>(seconds: f64, what: &str, action: impl FnOnce() -> T) -> (T, Du
     let start = Instant::now();
     let result = action();
     let took = start.elapsed();
-    assert!(took.as_secs_f64() <= seconds, "{what} took {took:?}, more than {seconds} s");
+    assert!(
+        took.as_secs_f64() <= seconds * f64::from(patience()),
+        "{what} took {took:?}, more than {seconds} s"
+    );
     (result, took)
 }

@@ -60,7 +60,7 @@ fn info() -> InfoResponse {
         container_path: bytes("/depot/17r47v9ocsp"),
         memory_stat: Some(MemoryStat { cache: Some(12_288), rss: Some(4096), ..MemoryStat::default() }),
         cpu_stat: Some(CpuStat { usage: Some(90_655_481_463), user: Some(3814), system: Some(4928) }),
-        disk_stat: Some(DiskStat { bytes_used: Some(223_223_808), inodes_used: Some(2014) }),
+        disk_stat: Some(DiskStat { bytes_used: Some(223_223_808), inodes_used: Some(2014), backend: None }),
         bandwidth_stat: Some(BandwidthStat {
             in_rate: Some(u32::MAX.into()),
             out_burst: Some(u32::MAX.into()),

@@ -18,7 +18,7 @@ pub(crate) enum Operation {
     CopyIn,
     /// `copy_out`.
     CopyOut,
-    /// `limit_memory`, `limit_cpu`.
+    /// `limit_memory`, `limit_cpu`, `limit_disk`.
     Limit,
     /// `net_in`.
     NetIn,

@@ -16,6 +16,7 @@ use warden_iomux::message::{CopyOrder, ExitCause};
 use crate::actor::{Actor, Command};
 use crate::admission::{Operation, admit};
 use crate::copies::CancelOnDrop;
+use crate::disk;
 use crate::error::{Context, Error, blocking};
 use crate::id::Id;
 use crate::info::{BandwidthStat, Info};
@@ -28,7 +29,7 @@ use crate::owner;
 use crate::pool::lock;
 use crate::recovery::{Adoption, Survivor};
 use crate::registry::Registry;
-use crate::request::{Bandwidth, Copy, Cpu, Direction, NetIn, NetOut, Run, Stop};
+use crate::request::{self, Bandwidth, Copy, Cpu, Direction, NetIn, NetOut, Run, Stop};
 use crate::settings::Addresses;
 use crate::state::State;
 use crate::stdin;
@@ -78,7 +79,6 @@ pub(crate) struct Shared {
     pub(crate) saved: AtomicU64,
     /// Held by who writes it.
     pub(crate) saving: Mutex<()>,
-    leases: Mutex<Option<Leases>>,
     status: Mutex<Status>,
     /// Held while what an actor left is cleared without it.
     clearing: tokio::sync::Mutex<()>,
@@ -166,7 +166,6 @@ impl Shared {
             changes: AtomicU64::new(1),
             saved: AtomicU64::new(0),
             saving: Mutex::default(),
-            leases: Mutex::new(Some(leases)),
             status: Mutex::new(Status {
                 state: State::Born,
                 events: Vec::new(),
@@ -189,11 +188,6 @@ impl Shared {
     pub(crate) fn state_and_events(&self) -> (State, Vec<String>) {
         let status = lock(&self.status);
         (status.state, status.events.clone())
-    }
-
-    /// Takes what it holds of the pools away: it gives nothing back then.
-    pub(crate) fn take_leases(&self) -> Option<Leases> {
-        lock(&self.leases).take()
     }
 
     /// Adds something that clients show to their users.
@@ -232,7 +226,7 @@ impl Shared {
         lock(&self.status).obituary.get_or_insert(info);
     }
 
-    /// Notes that nothing is left: its name and its leases are free again.
+    /// Notes that nothing is left: its name is free again.
     pub(crate) fn gone(&self) {
         {
             let mut status = lock(&self.status);
@@ -242,7 +236,6 @@ impl Shared {
         if let Some(registry) = self.registry.upgrade() {
             registry.remove(&self.handle);
         }
-        drop(lock(&self.leases).take());
         self.machine.activity.changed();
     }
 
@@ -268,6 +261,7 @@ impl Shared {
             path: self.path.clone(),
             memory: self.machine.cgroups.memory(self.id),
             cpu: self.machine.cgroups.cpu(self.id),
+            disk: self.machine.depot.disk_stat(self.id),
             pressure: self.machine.cgroups.pressure(self.id),
             bandwidth: BandwidthStat::default(),
             jobs: self.jobs.running(),
@@ -403,6 +397,12 @@ impl Container {
         limits::cpu(Arc::clone(&self.shared), asked).await
     }
 
+    /// Limits what it stores, or only reads the limits; gives them as the kernel keeps them, or nothing where none are.
+    pub async fn limit_disk(&self, asked: request::Disk) -> Result<Option<disk::Limits>, Error> {
+        self.shared.admit(Operation::Limit)?;
+        limits::disk(Arc::clone(&self.shared), asked).await
+    }
+
     /// Limits its bandwidth in both directions.
     pub async fn limit_bandwidth(&self, asked: Bandwidth) -> Result<(), Error> {
         self.shared.admit(Operation::Limit)?;
@@ -413,25 +413,16 @@ impl Container {
     pub async fn net_in(&self, request: NetIn) -> Result<(u16, u16), Error> {
         self.shared.admit(Operation::NetIn)?;
         let shared = Arc::clone(&self.shared);
-        blocking(move || {
-            let ports = shared.machine.network.net_in(shared.id, request)?;
-            shared.changed();
-            shared.save()?;
-            Ok(ports)
-        })
-        .await
+        let apply = move |shared: &Shared| shared.machine.network.net_in(shared.id, request);
+        blocking(move || shared.change(|| apply(&shared))).await
     }
 
     /// Lets it reach something more.
     pub async fn net_out(&self, request: NetOut) -> Result<(), Error> {
         self.shared.admit(Operation::NetOut)?;
         let shared = Arc::clone(&self.shared);
-        blocking(move || {
-            shared.machine.network.net_out(shared.id, &request)?;
-            shared.changed();
-            shared.save()
-        })
-        .await
+        let apply = move |shared: &Shared| shared.machine.network.net_out(shared.id, &request);
+        blocking(move || shared.change(|| apply(&shared))).await
     }
 
     /// Ends all its jobs; answers when none runs any more, or at once when that is asked for.
@@ -485,7 +476,7 @@ impl Container {
         self.shared.jobs.measure();
         self.shared.jobs.end_all();
         let shared = Arc::clone(&self.shared);
-        blocking(move || shared.machine.teardown(shared.id)).await?;
+        blocking(move || shared.machine.clear(shared.id)).await?;
         self.shared.gone();
         Ok(())
     }

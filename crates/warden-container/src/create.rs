@@ -1,23 +1,33 @@
-//! How a container comes to a client: one that was made ahead, or else one that is made now; it is given a handle, its
-//! snapshot is written, and from then on clients find it.
+//! How a container is made: what it is asked for is checked first; then the ledger's objects are made in their order, or
+//! none of them, and the first error is told.
 
+use std::fs;
 use std::sync::Arc;
 
+use tokio::runtime::Handle;
+
 use crate::container::{Container, Shared};
+use crate::dns;
 use crate::error::{Error, blocking};
+use crate::id::Id;
+use crate::image::Lower;
 use crate::leases::{Leases, asked_network};
+use crate::ledger::{self, Object};
 use crate::machine::Machine;
+use crate::network::Namespace;
+use crate::plan::Plan;
 use crate::references::ConnectionId;
 use crate::registry::{Registry, Reservation};
 use crate::request::Create;
-use crate::standing::{self, NotFurnished, Standing};
+use crate::standing::HandedOver;
 use crate::state::State;
+use crate::supervisor::Supervisor;
 use crate::warm_pool::WarmPool;
 
 /// The most bytes of a handle in a log line.
 const HANDLE_SHOWN: usize = 64;
 
-/// A container that is being created.
+/// A request for a container.
 pub(crate) struct Creation {
     pub(crate) machine: Arc<Machine>,
     pub(crate) registry: Arc<Registry>,
@@ -30,102 +40,221 @@ pub(crate) struct Creation {
 }
 
 impl Creation {
-    /// Makes the container and returns its handle.
+    /// Finds a container that was made ahead, or makes one, and returns its handle.
     pub(crate) async fn run(mut self) -> Result<Vec<u8>, Error> {
         let machine = Arc::clone(&self.machine);
         let _busy = machine.activity.begin();
         while let Some(standing) = self.warm.take(&self.request).await {
-            if let Some((standing, reservation)) = self.furnish(standing).await? {
-                return self.hand_out(standing, reservation, "warm").await;
+            if let Some((making, reservation)) = self.furnish(standing).await? {
+                return self.hand_out(making, reservation, "made ahead");
             }
         }
-        let leases = self.lease().await?;
         let id = self.machine.ids.next();
         let reservation = match self.chosen.take() {
             Some(chosen) => chosen,
             None => self.registry.reserve(id.as_str().as_bytes().to_vec())?,
         };
-        let standing = Standing::make(&self.machine, id, leases, self.request.clone()).await?;
-        self.hand_out(standing, reservation, "cold").await
+        loop {
+            let (machine, registry) = (Arc::clone(&self.machine), Arc::clone(&self.registry));
+            let mut making = Making::new(machine, registry, id, self.request.clone());
+            making.handle = reservation.handle().to_vec();
+            match blocking(move || making.finish(&Object::ALL)).await {
+                Ok(making) => return self.hand_out(making, reservation, "made"),
+                Err(error) => self.make_room(error).await?,
+            }
+        }
     }
 
-    /// Gives a container of the pool what the request asks for; nothing when it is none that can be handed out.
-    async fn furnish(&mut self, mut standing: Standing) -> Result<Option<(Standing, Reservation)>, Error> {
+    /// Gives a container that was made ahead what the request asks for; nothing when it cannot be handed out.
+    async fn furnish(&mut self, mut standing: Making) -> Result<Option<(Making, Reservation)>, Error> {
         let own_name = || self.registry.reserve(standing.id.as_str().as_bytes().to_vec());
         let own = if self.chosen.is_none() { own_name().ok() } else { None };
-        if (self.chosen.is_none() && own.is_none()) || !standing.is_sound() {
-            tracing::warn!(container = %standing.id, "a container of the pool cannot be handed out");
-            standing.give_up(&self.machine).await;
+        let Some(handle) = own.as_ref().or(self.chosen.as_ref()).map(Reservation::handle) else {
+            tracing::warn!(container = %standing.id, "a client has the name of a container that was made ahead");
+            standing.give_up().await;
             return Ok(None);
-        }
-        let (machine, request) = (Arc::clone(&self.machine), self.request.clone());
-        let (mut standing, lacks) = blocking(move || {
-            let lacks = standing.lacks(&machine, &request);
-            Ok((standing, lacks))
-        })
-        .await?;
-        let furnished = match lacks {
-            Ok(true) => standing.furnish().await,
-            Ok(false) => Ok(()),
-            Err(refusal) => {
-                self.warm.put_back(standing).await;
-                return Err(refusal);
-            }
         };
-        if let Err(failure) = furnished {
-            // What it has of it by now is not known.
-            standing.give_up(&self.machine).await;
-            return match failure {
-                NotFurnished::Refused(error) => Err(error),
-                NotFurnished::Lost => Ok(None),
-            };
-        }
-        Ok(own.or_else(|| self.chosen.take()).map(|reservation| (standing, reservation)))
-    }
-
-    /// Leases what the container needs; what the pool of containers holds of it comes after those who ask.
-    async fn lease(&self) -> Result<Leases, Error> {
-        let asked = self.request.network.as_deref();
-        loop {
-            let error = match self.machine.pools.lease(asked) {
-                Ok(leases) => return Ok(leases),
-                Err(error) => error,
-            };
-            let this = match error {
-                Error::NetworkTaken(_) => asked.map(asked_network),
-                _ => None,
-            };
-            match self.warm.surrender(this).await {
-                Some(standing) => standing.give_up(&self.machine).await,
-                None => return Err(error),
+        standing.handle = handle.to_vec();
+        match standing.hand_over(self.request.clone()).await {
+            HandedOver::Whole(making) => {
+                Ok(own.or_else(|| self.chosen.take()).map(|reservation| (making, reservation)))
+            }
+            HandedOver::Lost(standing) => {
+                tracing::warn!(container = %standing.id, "a container that was made ahead is of no use any more");
+                standing.give_up().await;
+                Ok(None)
+            }
+            HandedOver::Refused(standing, error) => {
+                self.warm.put_back(standing).await;
+                Err(error)
+            }
+            HandedOver::Failed(standing, error) => {
+                standing.give_up().await;
+                Err(error)
             }
         }
     }
 
-    /// Writes down for the next daemon that there is this container, and lets clients find it.
-    async fn hand_out(
-        self,
-        standing: Standing,
-        reservation: Reservation,
-        kind: &'static str,
-    ) -> Result<Vec<u8>, Error> {
-        let Standing { id, leases, supervisor, .. } = standing;
-        let handle = reservation.handle().to_vec();
-        let shown = handle.get(..HANDLE_SHOWN).unwrap_or(&handle).escape_ascii().to_string();
-        let address = leases.addresses.container;
-        let grace = self.request.grace_time.or(self.machine.settings.grace_time);
-        let machine = Arc::clone(&self.machine);
-        let shared = Shared::new(id, handle.clone(), machine, &self.registry, leases, grace);
-        let saving = Arc::clone(&shared);
-        let saved = blocking(move || {
-            saving.set_state(State::Active);
-            saving.save()
-        });
-        if let Err(error) = saved.await {
-            return Err(standing::end(&self.machine, supervisor, id, shared.take_leases(), error).await);
+    /// Makes room in the pool that was empty for who asks; the error, where it is not for what was made ahead.
+    async fn make_room(&self, error: Error) -> Result<(), Error> {
+        let network = match error {
+            Error::NetworkTaken(_) => self.request.network.as_deref().map(asked_network),
+            Error::NoNetwork | Error::NoUser | Error::NoIds(_) => None,
+            other => return Err(other),
+        };
+        match self.warm.surrender(network).await {
+            Some(standing) => {
+                standing.give_up().await;
+                Ok(())
+            }
+            None => Err(error),
         }
+    }
+
+    /// Lets clients find it.
+    fn hand_out(
+        &self,
+        making: Making,
+        reservation: Reservation,
+        origin: &'static str,
+    ) -> Result<Vec<u8>, Error> {
+        let (Some(shared), Some(supervisor)) = (making.shared, making.supervisor) else {
+            return Err(unordered(Object::Snapshot));
+        };
+        let handle = making.handle;
+        let shown = handle.get(..HANDLE_SHOWN).unwrap_or(&handle).escape_ascii().to_string();
+        let (address, grace) = (shared.addresses.container, shared.grace);
         reservation.fill(Container::launch(shared, supervisor), grace, self.by);
-        tracing::info!(container = %id, handle = shown, %address, kind, "created");
+        tracing::info!(container = %making.id, handle = shown, %address, origin, "created");
         Ok(handle)
     }
+}
+
+/// A container that is being made: what its objects are made from, and what they have in memory.
+#[derive(Debug)]
+pub(crate) struct Making {
+    pub(crate) machine: Arc<Machine>,
+    pub(crate) registry: Arc<Registry>,
+    pub(crate) id: Id,
+    pub(crate) request: Create,
+    pub(crate) handle: Vec<u8>,
+    leases: Option<Leases>,
+    /// The host's resolv.conf that its spec was written by.
+    pub(crate) host_resolv_conf: Vec<u8>,
+    pub(crate) supervisor: Option<Supervisor>,
+    pub(crate) shared: Option<Arc<Shared>>,
+}
+
+impl Making {
+    pub(crate) fn new(machine: Arc<Machine>, registry: Arc<Registry>, id: Id, request: Create) -> Self {
+        let (leases, supervisor, shared) = (None, None, None);
+        let (handle, host_resolv_conf) = Default::default();
+        Self { machine, registry, id, request, handle, leases, host_resolv_conf, supervisor, shared }
+    }
+
+    /// Makes objects, or none of them; blocks, within a runtime.
+    pub(crate) fn finish(mut self, objects: &[Object]) -> Result<Self, Error> {
+        let (machine, id) = (Arc::clone(&self.machine), self.id);
+        let ledger::Failure { error, left } = match ledger::create(&*machine, id, &mut self, objects) {
+            Ok(()) => return Ok(self),
+            Err(failure) => failure,
+        };
+        tracing::debug!(container = %id, %error, "a creation was undone");
+        if let Some(left) = left {
+            tracing::error!(container = %id, error = %left, "a container that was not made is still there");
+        }
+        Err(error)
+    }
+
+    /// Makes one object.
+    pub(crate) fn make(&mut self, object: Object) -> Result<(), Error> {
+        let (machine, id) = (Arc::clone(&self.machine), self.id);
+        match object {
+            Object::Leases => {
+                self.check()?;
+                self.leases = Some(machine.pools.lease(id, self.request.network.as_deref())?);
+                Ok(())
+            }
+            Object::Directory => machine.depot.create(id, self.leases()?.ids.map_or(0, |ids| ids.host_start)),
+            Object::Cgroups => make_cgroups(&machine, id),
+            Object::Spec => self.write_spec(),
+            Object::Processes => {
+                let spec = machine.depot.spec_path(id);
+                let started = Supervisor::start(&machine.supervisor, &spec);
+                self.supervisor = Some(Handle::current().block_on(started)?);
+                Ok(())
+            }
+            Object::Network => {
+                let supervisor = self.supervisor.as_ref().ok_or_else(|| unordered(object))?;
+                let namespace = Namespace::of(supervisor.init, supervisor.process.id())?;
+                machine.network.attach(id, self.leases()?.addresses, &namespace)
+            }
+            Object::Snapshot => self.write_snapshot(),
+        }
+    }
+
+    /// Refuses what cannot be, before anything is made.
+    pub(crate) fn check(&self) -> Result<(), Error> {
+        for bind in &self.request.binds {
+            let source = warden_init::byte_string::ByteString(bind.source.clone());
+            if !source.as_path().is_absolute() || fs::metadata(source.as_path()).is_err() {
+                return Err(Error::NoBindSource(bind.source.clone()));
+            }
+        }
+        Ok(())
+    }
+
+    pub(crate) fn write_spec(&mut self) -> Result<(), Error> {
+        let (machine, id) = (Arc::clone(&self.machine), self.id);
+        let requested = self.request.rootfs.as_deref().map(Lower::requested).transpose()?;
+        let lower = requested.as_ref().unwrap_or(&machine.lower);
+        let host_resolv_conf = fs::read(dns::RESOLV_CONF).unwrap_or_default();
+        machine.dns.serve(&machine.network, &host_resolv_conf);
+        let spec = Plan {
+            id,
+            init: &machine.init,
+            leases: &self.leases()?,
+            cgroups: machine.cgroups.of(id),
+            lower: &lower.path,
+            system: &lower.system,
+            directory: &machine.depot.directory(id),
+            binds: &self.request.binds,
+            confinement: machine.settings.confinement,
+            dns_servers: &machine.settings.dns_servers,
+            dns_forwarder: machine.dns.is_enabled(),
+            host_resolv_conf: &host_resolv_conf,
+        }
+        .spec()?;
+        self.host_resolv_conf = host_resolv_conf;
+        machine.depot.write_spec(id, &spec).map(drop)
+    }
+
+    /// Writes down for the next daemon that there is a container; it is one from now on.
+    fn write_snapshot(&mut self) -> Result<(), Error> {
+        let grace = self.request.grace_time.or(self.machine.settings.grace_time);
+        let (machine, handle) = (Arc::clone(&self.machine), self.handle.clone());
+        let shared = Shared::new(self.id, handle, machine, &self.registry, self.leases()?, grace);
+        shared.set_state(State::Active);
+        shared.save()?;
+        self.shared = Some(shared);
+        Ok(())
+    }
+
+    pub(crate) fn leases(&self) -> Result<Leases, Error> {
+        self.leases.ok_or_else(|| unordered(Object::Leases))
+    }
+}
+
+fn make_cgroups(machine: &Machine, id: Id) -> Result<(), Error> {
+    machine.cgroups.create(id, !machine.settings.device_rules, machine.settings.max_tasks)?;
+    match machine.io_device {
+        Some(device) => machine.cgroups.limit_io(id, device, &machine.settings.io_limits),
+        None => Ok(()),
+    }
+}
+
+/// A fault of ours: an object that is made before what it is made from.
+fn unordered(object: Object) -> Error {
+    let source = std::io::Error::other("it is made out of order");
+    Error::Failed { action: format!("making the {object:?} of a container"), source }
 }

@@ -2,9 +2,10 @@
 //!
 //! ```text
 //! <depot>/<id>/spec.json
+//!             /snapshot.json           what a client was promised: without it, it was never handed out
 //!             /run/{wshd.sock,wshd.pid,iomux.sock,iomux.pid,iomux.log}
-//!             /jobs/<n>/{stdout,stderr,exit.json}
-//!             /tmp/{rootfs,work}       the writable layer
+//!             /jobs/<n>/{job.json,stdout,stderr,exit.json}
+//!             /tmp/{rootfs,work}       the writable layer, limited as a whole
 //!             /mnt                     where the builder works, in a mount namespace of its own
 //! <depot>/.images                      what containers share
 //! <depot>/.helpers/wshd                their init, where the installed one can be read by everybody
@@ -18,12 +19,17 @@ use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::Mutex;
 
 use rustix::fs::FlockOperation;
 use warden_init::spec::Spec;
 
+use crate::disk::{self, Disk};
 use crate::error::{Context, Error};
 use crate::id::Id;
+use crate::info::DiskStat;
+use crate::pool::lock;
+use crate::request;
 use crate::tree;
 
 const TRASH: &str = ".trash";
@@ -35,7 +41,9 @@ const HELPERS: &str = ".helpers";
 pub(crate) struct Depot {
     path: PathBuf,
     /// Held as long as the daemon lives: a second one would remove the first one's containers.
-    _lock: File,
+    lock: Mutex<Option<File>>,
+    /// What limits the writable layers.
+    disk: Option<Disk>,
 }
 
 impl Depot {
@@ -54,7 +62,18 @@ impl Depot {
         for name in [TRASH, IMAGES] {
             make_directory(&path.join(name), 0o700, true)?;
         }
-        Ok(Self { path, _lock: lock })
+        Ok(Self { path, lock: Mutex::new(Some(lock)), disk: None })
+    }
+
+    /// Has the writable layers of containers limited, if they are to be and can be.
+    pub(crate) fn limit_layers(&mut self, enabled: bool) -> Result<(), Error> {
+        self.disk = Some(Disk::prepare(&self.path, enabled)?);
+        Ok(())
+    }
+
+    /// Lets go of the depot, so that it can be unmounted.
+    pub(crate) fn close(&self) {
+        drop(lock(&self.lock).take());
     }
 
     /// The directory of one container.
@@ -76,9 +95,14 @@ impl Depot {
     pub(crate) fn create(&self, id: Id, owner: u32) -> Result<(), Error> {
         let directory = self.directory(id);
         make_directory(&directory, 0o711, false)?;
-        for (name, mode) in [("run", 0o700), ("jobs", 0o700), ("mnt", 0o700), ("tmp", 0o711)] {
+        for (name, mode) in [("run", 0o700), ("jobs", 0o700), ("mnt", 0o700)] {
             make_directory(&directory.join(name), mode, false)?;
         }
+        let layer = self.layer(id);
+        if let Some(disk) = &self.disk {
+            disk.make(&layer)?;
+        }
+        make_directory(&layer, 0o711, true)?;
         for (name, mode) in [("tmp/rootfs", 0o755), ("tmp/work", 0o711)] {
             let path = directory.join(name);
             make_directory(&path, mode, false)?;
@@ -103,9 +127,25 @@ impl Depot {
         self.directory(id).join("spec.json")
     }
 
+    /// The directory that holds what one container has written.
+    fn layer(&self, id: Id) -> PathBuf {
+        self.directory(id).join("tmp")
+    }
+
+    /// Changes the limits of what one container stores; gives them as the kernel keeps them.
+    pub(crate) fn limit_disk(&self, id: Id, asked: &request::Disk) -> Result<Option<disk::Limits>, Error> {
+        self.disk.as_ref().map_or(Ok(None), |disk| disk.limit(&self.layer(id), asked))
+    }
+
+    /// What one container stores.
+    pub(crate) fn disk_stat(&self, id: Id) -> Option<DiskStat> {
+        self.disk.as_ref()?.stat(&self.layer(id))
+    }
+
     /// Removes the directory of one container, if there is one.
     pub(crate) fn remove(&self, id: Id) -> Result<(), Error> {
         let directory = self.directory(id);
+        disk::release(&self.layer(id))?;
         // A name that is out of the way first: what is half removed is never taken for a container.
         self.empty(id.as_str())?;
         match fs::rename(&directory, self.path.join(TRASH).join(id)) {

@@ -174,7 +174,7 @@ impl Actor {
     fn clear(&mut self) {
         self.shared.jobs.keep_files_of_held();
         let shared = Arc::clone(&self.shared);
-        self.enter(Phase::Clearing(tokio::task::spawn_blocking(move || shared.machine.teardown(shared.id))));
+        self.enter(Phase::Clearing(tokio::task::spawn_blocking(move || shared.machine.clear(shared.id))));
     }
 
     fn enter(&mut self, phase: Phase) {

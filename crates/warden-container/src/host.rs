@@ -45,7 +45,7 @@ impl Host {
         let registry = Arc::new(Registry::default());
         recovery::adopt(&machine, &registry, survivors).await;
         let grace_times = tokio::spawn(Arc::clone(&registry).keep_grace_times()).abort_handle();
-        let warm = WarmPool::start(Arc::clone(&machine));
+        let warm = WarmPool::start(Arc::clone(&machine), Arc::clone(&registry));
         Ok(Self(Arc::new(Inner { machine, registry, warm, grace_times })))
     }
 
@@ -63,10 +63,10 @@ impl Host {
         let removed = blocking(move || {
             machine.cgroups.remove_parents();
             machine.network.close();
-            Ok(())
+            machine.leave_depot()
         });
         if let Err(error) = removed.await {
-            tracing::warn!(%error, "empty cgroups were not removed");
+            tracing::warn!(%error, "something is left behind");
         }
     }
 }

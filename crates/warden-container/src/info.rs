@@ -24,6 +24,8 @@ pub struct Info {
     pub memory: Option<MemoryStat>,
     /// Its CPU time, where the kernel tells.
     pub cpu: Option<CpuStat>,
+    /// What it stores, where the depot's file system counts it.
+    pub disk: Option<DiskStat>,
     /// How long its tasks have waited for what they needed, where the kernel tells.
     pub pressure: Option<PressureStat>,
     /// Its limits of bandwidth.
@@ -75,6 +77,17 @@ pub struct CpuStat {
     pub user: Option<u64>,
     /// In the kernel, in USER_HZ (hundredths of a second).
     pub system: Option<u64>,
+}
+
+/// What a container stores.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DiskStat {
+    /// Bytes.
+    pub bytes_used: u64,
+    /// Files, where they are counted.
+    pub inodes_used: Option<u64>,
+    /// What counts and limits.
+    pub backend: &'static str,
 }
 
 /// Limits of bandwidth: 4294967295 where there is none.

@@ -1,13 +1,17 @@
-//! What a container holds of the host's pools: a network, a user, a range of ids.
+//! What a container holds of the host's pools: a network, a user, a range of ids. It holds them by its id, until they are
+//! given back by its id: what is never given back, because something of the container is left, is never given out.
 
+use std::collections::HashMap;
 use std::net::{Ipv4Addr, Ipv6Addr};
+use std::sync::Mutex;
 use std::time::Duration;
 
 use ipnet::{Ipv4Net, Ipv6Net};
 use warden_init::spec::IdRange;
 
 use crate::error::Error;
-use crate::pool::{Lease, LeasePool};
+use crate::id::Id;
+use crate::pool::{Lease, LeasePool, lock};
 use crate::settings::{Addresses, AddressesV6, Settings};
 
 /// Ids that one container is given.
@@ -22,7 +26,11 @@ pub(crate) struct Pools {
     first_user: u32,
     users: LeasePool,
     ids: Option<(IdRange, LeasePool)>,
+    held: Mutex<HashMap<Id, Held>>,
 }
+
+/// What is out of the pools for one container: network, user, ids.
+type Held = [Option<Lease>; 3];
 
 impl Pools {
     /// Fills the pools.
@@ -35,11 +43,12 @@ impl Pools {
             first_user: settings.users.start,
             users: pool(settings.users.size),
             ids: settings.ids.map(|range| (range, pool(range.count / IDS_PER_CONTAINER))),
+            held: Mutex::default(),
         }
     }
 
     /// Leases what one container needs; `network` names an address in the /30 that it shall have.
-    pub(crate) fn lease(&self, network: Option<&[u8]>) -> Result<Leases, Error> {
+    pub(crate) fn lease(&self, id: Id, network: Option<&[u8]>) -> Result<Leases, Error> {
         let network_lease = match network {
             None => self.networks.lease().ok_or(Error::NoNetwork)?,
             Some(text) => self.lease_network(text)?,
@@ -47,17 +56,19 @@ impl Pools {
         let user_lease = self.users.lease().ok_or(Error::NoUser)?;
         let ids_lease = self.ids.as_ref().map(lease_ids).transpose()?;
         let (ids, ids_lease) = ids_lease.unzip();
-        Ok(Leases {
+        let leases = Leases {
             addresses: addresses(self.network, self.network_v6, network_lease.index()),
             user: self.first_user.saturating_add(user_lease.index()),
             ids,
-            held: [Some(network_lease), Some(user_lease), ids_lease],
-        })
+        };
+        self.hold(id, [Some(network_lease), Some(user_lease), ids_lease]);
+        Ok(leases)
     }
 
     /// Takes out of the pools what a container of an earlier daemon holds; what is not in a pool any more it keeps too.
     pub(crate) fn adopt(
         &self,
+        id: Id,
         network: Ipv4Addr,
         network_v6: Option<Ipv6Addr>,
         user: u32,
@@ -74,7 +85,24 @@ impl Pools {
             network_v6.map(|network| Ipv6Net::new_assert(network, 126)),
             0,
         );
-        Leases { addresses, user, ids, held: [network_lease, user_lease, ids_lease] }
+        self.hold(id, [network_lease, user_lease, ids_lease]);
+        Leases { addresses, user, ids }
+    }
+
+    /// Notes that a container was known to nobody: what it holds is leased again first, and without a rest.
+    pub(crate) fn unused(&self, id: Id) {
+        if let Some(held) = lock(&self.held).get_mut(&id) {
+            held.iter_mut().flatten().for_each(Lease::unused);
+        }
+    }
+
+    /// Takes back what a container holds, if it holds anything.
+    pub(crate) fn release(&self, id: Id) {
+        drop(lock(&self.held).remove(&id));
+    }
+
+    fn hold(&self, id: Id, held: Held) {
+        lock(&self.held).insert(id, held);
     }
 
     fn lease_network(&self, text: &[u8]) -> Result<Lease, Error> {
@@ -91,8 +119,8 @@ fn lease_ids((range, pool): &(IdRange, LeasePool)) -> Result<(IdRange, Lease), E
     Ok((IdRange { host_start, count: IDS_PER_CONTAINER }, lease))
 }
 
-/// What one container holds, until this is dropped.
-#[derive(Debug)]
+/// What one container holds.
+#[derive(Clone, Copy, Debug)]
 pub(crate) struct Leases {
     /// Its addresses.
     pub(crate) addresses: Addresses,
@@ -100,19 +128,6 @@ pub(crate) struct Leases {
     pub(crate) user: u32,
     /// Its host ids.
     pub(crate) ids: Option<IdRange>,
-    held: [Option<Lease>; 3],
-}
-
-impl Leases {
-    /// Gives them back as what nobody has used: the next who leases gets them.
-    pub(crate) fn give_back(self) {
-        self.held.into_iter().flatten().for_each(Lease::give_back);
-    }
-
-    /// Never gives them back: something that could not be ended may still use them.
-    pub(crate) fn quarantine(self) {
-        std::mem::forget(self.held);
-    }
 }
 
 /// How many /30s a network holds.
@@ -165,6 +180,10 @@ mod tests {
     use super::*;
     use crate::settings::{NetworkPool, UserPool};
 
+    fn id(number: u32) -> Id {
+        Id::parse(format!("{number:011}").as_bytes()).unwrap()
+    }
+
     fn pools(network: &str, users: u32, ids: Option<u32>) -> Pools {
         let mut settings = crate::settings::sample("/nowhere".as_ref());
         settings.network = NetworkPool {
@@ -180,8 +199,8 @@ mod tests {
     #[test]
     fn the_first_containers_get_the_first_of_everything_in_order() {
         let pools = pools("10.254.0.0/24", 8, Some(4));
-        let first = pools.lease(None).unwrap();
-        let second = pools.lease(None).unwrap();
+        let first = pools.lease(id(1), None).unwrap();
+        let second = pools.lease(id(2), None).unwrap();
         assert_eq!(first.addresses.network.to_string(), "10.254.0.0/30");
         assert_eq!(first.addresses.host, Ipv4Addr::new(10, 254, 0, 1));
         assert_eq!(first.addresses.container, Ipv4Addr::new(10, 254, 0, 2));
@@ -200,12 +219,13 @@ mod tests {
     #[test]
     fn a_network_is_asked_for_by_any_of_its_addresses() {
         let pools = pools("10.254.0.0/24", 8, None);
-        let leases = pools.lease(Some(b"10.254.0.15")).unwrap();
+        let leases = pools.lease(id(1), Some(b"10.254.0.15")).unwrap();
         assert_eq!(leases.addresses.network.to_string(), "10.254.0.12/30");
-        let refused = pools.lease(Some(b"10.254.0.13")).unwrap_err();
+        let refused = pools.lease(id(2), Some(b"10.254.0.13")).unwrap_err();
         assert_eq!(refused.to_string(), "Could not acquire network: 10.254.0.12");
-        drop(leases);
-        assert!(pools.lease(Some(b"10.254.0.13")).is_ok());
+        pools.release(id(1));
+        pools.release(id(1));
+        assert!(pools.lease(id(2), Some(b"10.254.0.13")).is_ok());
     }
 
     #[test]
@@ -214,29 +234,29 @@ mod tests {
         for (asked, shown) in
             [("hello", "0.0.0.0"), ("", "0.0.0.0"), ("1.2.3.7", "1.2.3.4"), ("10.254.1.0", "10.254.1.0")]
         {
-            let refused = pools.lease(Some(asked.as_bytes())).unwrap_err();
+            let refused = pools.lease(id(1), Some(asked.as_bytes())).unwrap_err();
             assert_eq!(refused.to_string(), format!("Could not acquire network: {shown}"));
         }
-        assert!(matches!(pools.lease(Some(b"\xff")), Err(Error::NetworkTaken(_))));
+        assert!(matches!(pools.lease(id(1), Some(b"\xff")), Err(Error::NetworkTaken(_))));
     }
 
     #[test]
     fn each_empty_pool_is_named_and_gives_back_what_was_taken_before() {
         let networks = pools("10.0.0.0/29", 8, None);
-        let held = [networks.lease(None).unwrap(), networks.lease(None).unwrap()];
-        assert_eq!(networks.lease(None).unwrap_err().to_string(), "Could not acquire network");
-        drop(held);
-        assert!(networks.lease(None).is_ok());
+        networks.lease(id(1), None).unwrap();
+        networks.lease(id(2), None).unwrap();
+        assert_eq!(networks.lease(id(3), None).unwrap_err().to_string(), "Could not acquire network");
+        networks.release(id(1));
+        assert!(networks.lease(id(3), None).is_ok());
 
         let users = pools("10.0.0.0/29", 1, None);
-        let held = users.lease(None).unwrap();
-        assert_eq!(users.lease(None).unwrap_err().to_string(), "no uid available");
-        assert_eq!(users.lease(Some(b"10.0.0.4")).unwrap_err().to_string(), "no uid available");
-        drop(held);
+        users.lease(id(1), None).unwrap();
+        assert_eq!(users.lease(id(2), None).unwrap_err().to_string(), "no uid available");
+        assert_eq!(users.lease(id(2), Some(b"10.0.0.4")).unwrap_err().to_string(), "no uid available");
 
         let ids = pools("10.0.0.0/29", 8, Some(1));
-        let _held = ids.lease(None).unwrap();
-        let refused = ids.lease(None).unwrap_err().to_string();
+        ids.lease(id(1), None).unwrap();
+        let refused = ids.lease(id(2), None).unwrap_err().to_string();
         assert_eq!(refused, "no host ids available: all 1 ranges are in use");
     }
 
@@ -254,26 +274,19 @@ mod tests {
         let pools = pools("10.254.0.0/24", 8, Some(4));
         let ids = Some(IdRange { host_start: 589_824, count: 65_536 });
         let adopted =
-            pools.adopt(Ipv4Addr::new(10, 254, 0, 4), Some("fd00::4".parse().unwrap()), 10_001, ids);
+            pools.adopt(id(1), Ipv4Addr::new(10, 254, 0, 4), Some("fd00::4".parse().unwrap()), 10_001, ids);
         assert_eq!(
             adopted.addresses,
             addresses("10.254.0.0/24".parse().unwrap(), Some("fd00::/64".parse().unwrap()), 1)
         );
         assert_eq!((adopted.user, adopted.ids), (10_001, ids));
-        let others = [pools.lease(None).unwrap(), pools.lease(None).unwrap()];
+        let others = [pools.lease(id(2), None).unwrap(), pools.lease(id(3), None).unwrap()];
         assert_eq!(others[1].addresses.network.to_string(), "10.254.0.8/30");
         assert_eq!((others[0].user, others[1].user), (10_000, 10_002));
         assert_eq!(others[1].ids.unwrap().host_start, 655_360);
-        drop(adopted);
-        assert!(pools.lease(Some(b"10.254.0.5")).is_ok());
-        let elsewhere = pools.adopt(Ipv4Addr::new(192, 168, 0, 8), None, 5, None);
+        pools.release(id(1));
+        assert!(pools.lease(id(4), Some(b"10.254.0.5")).is_ok());
+        let elsewhere = pools.adopt(id(5), Ipv4Addr::new(192, 168, 0, 8), None, 5, None);
         assert_eq!(elsewhere.addresses.container, Ipv4Addr::new(192, 168, 0, 10));
-    }
-
-    #[test]
-    fn what_is_quarantined_never_comes_back() {
-        let pools = pools("10.0.0.0/30", 8, None);
-        pools.lease(None).unwrap().quarantine();
-        assert!(matches!(pools.lease(None), Err(Error::NoNetwork)));
     }
 }

@@ -9,9 +9,11 @@ mod copies;
 mod create;
 mod depot;
 pub mod device;
+pub mod disk;
 mod dns;
 mod ending;
 pub mod error;
+mod ground;
 pub mod host;
 pub mod id;
 mod image;
@@ -19,6 +21,7 @@ pub mod info;
 pub mod job;
 mod jobs;
 mod leases;
+mod ledger;
 mod limits;
 mod link;
 mod machine;
@@ -46,3 +49,9 @@ mod supervisor;
 mod take_over;
 mod tree;
 mod warm_pool;
+
+/// What the fuzzer is let into.
+#[cfg(fuzzing)]
+pub mod fuzzing {
+    pub use crate::snapshot::exercise::exercise as snapshot;
+}

@@ -11,9 +11,10 @@ use crate::actor::Command;
 use crate::cgroup::oom::Watch;
 use crate::cgroup::{cpu, memory};
 use crate::container::Shared;
+use crate::disk;
 use crate::error::{Context, Error, blocking};
 use crate::pool::lock;
-use crate::request::{Bandwidth, Cpu};
+use crate::request::{self, Bandwidth, Cpu};
 
 /// What clients have limited, as they asked for it; absent where nobody did.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -68,17 +69,18 @@ pub(crate) async fn memory(
             // Before the limit: nothing it does goes unseen.
             let watch =
                 if *watched { None } else { Some(cgroups.watch_memory(shared.id).context(setting_memory)?) };
-            cgroups.limit_memory(shared.id, limit).context(setting_memory)?;
-            if let Some(watch) = watch {
-                // An actor that has ended has nothing left that could run out of memory.
-                *watched = inbox.blocking_send(Command::Watch { watch }).is_ok();
-            }
-            if lock(&shared.limits.requested).memory.replace(bytes).is_none() {
-                // Of what happened before nobody is to be told later.
-                shared.account_memory();
-            }
-            shared.changed();
-            shared.save()?;
+            shared.change(|| {
+                cgroups.limit_memory(shared.id, limit).context(setting_memory)?;
+                if let Some(watch) = watch {
+                    // An actor that has ended has nothing left that could run out of memory.
+                    *watched = inbox.blocking_send(Command::Watch { watch }).is_ok();
+                }
+                if lock(&shared.limits.requested).memory.replace(bytes).is_none() {
+                    // Of what happened before nobody is to be told later.
+                    shared.account_memory();
+                }
+                Ok(())
+            })?;
         }
         cgroups.memory_limit(shared.id).context(|| "Failed getting memory limit".to_owned())
     })
@@ -97,18 +99,30 @@ pub(crate) async fn cpu(shared: Arc<Shared>, asked: Cpu) -> Result<Cpu, Error> {
         let quota = asked.quota.map(check_quota).transpose()?;
         let shares = asked.shares.map(cpu::nearest_shares);
         let cgroups = &shared.machine.cgroups;
-        cgroups
-            .limit_cpu(shared.id, shares, quota, before.shares.map(cpu::nearest_shares))
-            .context(|| "Failed setting cpu shares".to_owned())?;
         let requested = Cpu { shares: asked.shares.or(before.shares), quota: asked.quota.or(before.quota) };
-        lock(&shared.limits.requested).cpu = requested;
         if asked != Cpu::default() {
-            shared.changed();
-            shared.save()?;
+            shared.change(|| {
+                cgroups
+                    .limit_cpu(shared.id, shares, quota, before.shares.map(cpu::nearest_shares))
+                    .context(|| "Failed setting cpu shares".to_owned())?;
+                lock(&shared.limits.requested).cpu = requested;
+                Ok(())
+            })?;
         }
         cgroups
             .cpu_limits(shared.id, requested.shares.map(cpu::nearest_shares))
             .context(|| "Failed getting cpu shares".to_owned())
+    })
+    .await
+}
+
+/// Sets the limits of what is stored, or only reads them; gives them as the kernel keeps them.
+pub(crate) async fn disk(shared: Arc<Shared>, asked: request::Disk) -> Result<Option<disk::Limits>, Error> {
+    blocking(move || {
+        let _turn = shared.limits.take_turn();
+        // The depot's file system keeps the limits as long as the container's directory is there: no record of ours could
+        // be as true.
+        shared.machine.depot.limit_disk(shared.id, &asked)
     })
     .await
 }
@@ -152,10 +166,11 @@ pub(crate) async fn bandwidth(shared: Arc<Shared>, asked: Bandwidth) -> Result<(
     blocking(move || {
         let _turn = shared.limits.take_turn();
         let before = shared.limits.requested().bandwidth;
-        shared.machine.network.limit_bandwidth(shared.id, before, asked)?;
-        lock(&shared.limits.requested).bandwidth = Some(asked);
-        shared.changed();
-        shared.save()
+        shared.change(|| {
+            shared.machine.network.limit_bandwidth(shared.id, before, asked)?;
+            lock(&shared.limits.requested).bandwidth = Some(asked);
+            Ok(())
+        })
     })
     .await
 }

@@ -1,25 +1,25 @@
-//! The host as containers use it: what is prepared once, and what undoes a container from its id alone.
+//! The host as containers use it: what is prepared once. What a container owns of it is in [`crate::ground`].
 
 use std::fs::{self, Permissions};
 use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crate::activity::Activity;
 use crate::cgroup::Cgroups;
 use crate::depot::{Depot, make_directory};
 use crate::device::Device;
-use crate::dns::{self, Dns};
+use crate::disk::image::DepotImage;
+use crate::dns::Dns;
 use crate::error::{Context, Error};
-use crate::id::{Id, Ids};
+use crate::id::Ids;
 use crate::image::{self, Lower};
 use crate::leases::Pools;
 use crate::network::Network;
-use crate::recovery::{self, Survey, Survivor};
+use crate::recovery::{self, Survivor};
 use crate::settings::{IoLimits, Settings};
-use crate::supervisor;
 
 /// How long the processes of a container may take to be gone, and its cgroups after them.
 pub(crate) const KILL_TIME: Duration = Duration::from_secs(10);
@@ -29,6 +29,8 @@ pub(crate) const KILL_TIME: Duration = Duration::from_secs(10);
 pub(crate) struct Machine {
     pub(crate) settings: Settings,
     pub(crate) depot: Depot,
+    /// What is mounted at the depot; dropped after it.
+    image: Option<DepotImage>,
     pub(crate) cgroups: Cgroups,
     pub(crate) network: Network,
     pub(crate) dns: Dns,
@@ -52,44 +54,32 @@ pub(crate) struct Machine {
 impl Machine {
     /// Prepares depot, cgroups and image, and removes what an earlier daemon left; gives the containers to take over.
     pub(crate) fn prepare(settings: Settings) -> Result<(Self, Vec<Survivor>), Error> {
-        let depot = Depot::open(&settings.depot)?;
+        let image = settings.depot_image.as_ref();
+        let image = image.map(|image| DepotImage::mount(image, &settings.depot)).transpose()?;
+        let mut depot = Depot::open(&settings.depot)?;
+        depot.limit_layers(settings.disk_quota)?;
         let supervisor = settings.helpers.join("iomux");
         examine_program(&supervisor)?;
         let init = protected_init(&settings.helpers.join("wshd"), &depot)?;
         let cgroups = Cgroups::prepare(&settings.cgroup_parent)?;
         let pools = Pools::new(&settings);
         let ids = Ids::default();
-        let Survey { mut survivors, removed } = recovery::survey(&depot, &cgroups, &pools)?;
-        for id in removed.iter().copied().chain(survivors.iter().map(|survivor| survivor.snapshot.id)) {
+        let network = Network::open(&settings)?;
+        for id in depot.leftovers()? {
             ids.pass(id);
         }
-        let last_birth = survivors.iter().map(|survivor| survivor.snapshot.birth).max().unwrap_or_default();
-        // Until now the rules of an earlier daemon held for what it had left running; from now on ours do.
-        let networks = survivors.iter().map(Survivor::network).collect();
-        let (network, refused) = Network::prepare(&settings, networks, &removed)?;
-        for (id, error) in refused {
-            tracing::error!(container = %id, %error, "a container is left alone: its rules cannot be made");
-            for survivor in survivors.extract_if(.., |survivor| survivor.snapshot.id == id) {
-                survivor.leases.quarantine();
-            }
-        }
-        let dns = Dns::new(&settings);
-        if !network.is_empty() {
-            // What runs on may have been told to ask here.
-            dns.serve(&network, &fs::read(dns::RESOLV_CONF).unwrap_or_default());
-        }
-        cgroups.share()?;
         let lower = Lower::prepare(&settings.image, &depot, ids.next())?;
         if let Err(error) = image::remove_unused(&depot, &lower) {
             tracing::warn!(%error, "old images were not removed");
         }
         let machine = Self {
             network,
-            dns,
+            dns: Dns::new(&settings),
             pools,
             io_device: io_device(&settings, &cgroups),
             settings,
             depot,
+            image,
             cgroups,
             ids,
             lower,
@@ -97,9 +87,12 @@ impl Machine {
             supervisor,
             activity: Activity::default(),
             jobs: AtomicU32::new(1),
-            births: AtomicU64::new(last_birth.saturating_add(1)),
+            births: AtomicU64::new(1),
             closing: AtomicBool::new(false),
         };
+        let survivors = recovery::start(&machine)?;
+        let last_birth = survivors.iter().map(|survivor| survivor.snapshot.birth).max().unwrap_or_default();
+        machine.births.store(last_birth.saturating_add(1), Ordering::Relaxed);
         Ok((machine, survivors))
     }
 
@@ -118,32 +111,21 @@ impl Machine {
         self.births.fetch_add(1, Ordering::Relaxed)
     }
 
-    /// Ends what there is of a container and removes all it owns; from its id alone, as often as one likes.
-    pub(crate) fn teardown(&self, id: Id) -> Result<(), Error> {
-        let outcomes = [self.network.detach(id), teardown(&self.depot, &self.cgroups, id)];
-        Error::join(outcomes.into_iter().filter_map(Result::err).collect()).map_or(Ok(()), Err)
-    }
-
     /// Refuses requests from now on.
     pub(crate) fn close(&self) {
         self.closing.store(true, Ordering::Release);
+    }
+
+    /// Lets go of the depot at the daemon's end; an image is unmounted when no container is left.
+    pub(crate) fn leave_depot(&self) -> Result<(), Error> {
+        self.depot.close();
+        self.image.as_ref().map_or(Ok(()), DepotImage::unmount)
     }
 
     /// Refuses a request when the daemon is ending.
     pub(crate) fn check_open(&self) -> Result<(), Error> {
         if self.closing.load(Ordering::Acquire) { Err(Error::ShuttingDown) } else { Ok(()) }
     }
-}
-
-/// Creation backwards. What still runs keeps its directory: its address and ids must not be used again.
-pub(crate) fn teardown(depot: &Depot, cgroups: &Cgroups, id: Id) -> Result<(), Error> {
-    let ended = [supervisor::end(&depot.spec_path(id)), cgroups.kill(id, Instant::now() + KILL_TIME)];
-    let errors: Vec<Error> = ended.into_iter().filter_map(Result::err).collect();
-    if let Some(error) = Error::join(errors) {
-        return Err(error);
-    }
-    let removed = [cgroups.remove(id, Instant::now() + KILL_TIME), depot.remove(id)];
-    Error::join(removed.into_iter().filter_map(Result::err).collect()).map_or(Ok(()), Err)
 }
 
 /// The device of the depot, if reading and writing it shall be limited; where that is impossible, the operator is told.

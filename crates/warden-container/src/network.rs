@@ -6,7 +6,7 @@
 
 use std::collections::HashMap;
 use std::os::fd::AsFd;
-use std::sync::{Arc, Mutex, mpsc};
+use std::sync::{Arc, Mutex, OnceLock, mpsc};
 
 use warden_linux::netlink::nftables::{BaseChain, Batch, Watch};
 use warden_linux::netlink::{Protocol, Refusal, Socket, conntrack, nftables};
@@ -53,26 +53,18 @@ pub(crate) struct Network {
     mtu: u16,
     /// Takes the names of interfaces that shall be gone.
     reaper: mpsc::Sender<String>,
-    _repairs: Repairs,
+    /// Since the table is ours.
+    repairs: OnceLock<Repairs>,
 }
 
 /// A container that could not be adopted, and why.
 pub(crate) type NotAdopted = (Id, Error);
 
 impl Network {
-    /// Lets the host forward, and writes the whole table with the containers that go on, in one transaction.
-    ///
-    /// The interfaces of `adopted` are left as they are; those of `leftovers` are deleted. A container that is not
-    /// adopted has no rules: whatever it sends is dropped.
-    pub(crate) fn prepare(
-        settings: &Settings,
-        adopted: Vec<ContainerNetwork>,
-        leftovers: &[Id],
-    ) -> Result<(Self, Vec<NotAdopted>), Error> {
-        let open =
-            |protocol| Socket::open(protocol).context(|| format!("opening a netlink socket of {protocol:?}"));
+    /// Makes ready; the kernel's table stays as it is until [`Network::restore`].
+    pub(crate) fn open(settings: &Settings) -> Result<Self, Error> {
         let filter = open(Protocol::Netfilter)?;
-        let mut state = State {
+        let state = State {
             route: open(Protocol::Route)?,
             filter,
             pool: PoolNetworks { v4: settings.network.network, v6: settings.network.network_v6 },
@@ -80,8 +72,27 @@ impl Network {
             members: HashMap::new(),
             forwards: Forwards::new(settings.ports),
             dns: None,
-            closed: false,
+            closed: true,
         };
+        Ok(Self {
+            state: Arc::new(Mutex::new(state)),
+            look: Mutex::new(open(Protocol::Route)?),
+            mtu: settings.firewall.mtu,
+            reaper: reaper::start()?,
+            repairs: OnceLock::new(),
+        })
+    }
+
+    /// Lets the host forward, and writes the whole table with the containers that go on, in one transaction.
+    ///
+    /// The interfaces of `adopted` are left as they are; those of `leftovers` are deleted. A container that is not
+    /// adopted has no rules: whatever it sends is dropped.
+    pub(crate) fn restore(
+        &self,
+        adopted: Vec<ContainerNetwork>,
+        leftovers: &[Id],
+    ) -> Result<Vec<NotAdopted>, Error> {
+        let mut state = lock(&self.state);
         let mut refused = Vec::new();
         for container in adopted {
             let id = container.id;
@@ -91,15 +102,14 @@ impl Network {
         let port = state.filter.port();
         let watch = port.and_then(Watch::start).context(|| "watching the packet filter".to_owned())?;
         state.write_all().map_err(failed)?;
+        state.closed = false;
         reaper::delete(&mut state.route, leftovers.iter().flat_map(|id| names(*id).on_the_host()));
-        name_other_filters(&mut state.filter, &state.firewall.table);
-        let state = Arc::new(Mutex::new(state));
-        let repairs = Repairs::start(watch, Arc::downgrade(&state))?;
-        let look = Mutex::new(open(Protocol::Route)?);
-        Ok((
-            Self { state, look, mtu: settings.firewall.mtu, reaper: reaper::start()?, _repairs: repairs },
-            refused,
-        ))
+        let State { filter, firewall, .. } = &mut *state;
+        name_other_filters(filter, &firewall.table);
+        drop(state);
+        // It is done once.
+        let _ = self.repairs.set(Repairs::start(watch, Arc::downgrade(&self.state))?);
+        Ok(refused)
     }
 
     /// Connects a container: its rules first, then its interfaces.
@@ -210,7 +220,6 @@ impl Network {
     }
 
     /// What clients have opened for a container: what a snapshot needs to have it adopted later.
-    #[allow(dead_code, reason = "snapshots, which will carry them, are not written yet")]
     pub(crate) fn records(&self, id: Id) -> Option<Records> {
         lock(&self.state).members.get(&id).map(|member| member.records.clone())
     }
@@ -262,6 +271,10 @@ impl Drop for Network {
     fn drop(&mut self) {
         self.close();
     }
+}
+
+fn open(protocol: Protocol) -> Result<Socket, Error> {
+    Socket::open(protocol).context(|| format!("opening a netlink socket of {protocol:?}"))
 }
 
 fn absent_is_well(outcome: Result<(), Refusal>) -> Result<(), Error> {

@@ -129,7 +129,7 @@ mod tests {
     fn plan_with(binds: &[Bind], dns_servers: &[String], host_resolv_conf: &[u8]) -> Result<Spec, Error> {
         let mut settings = crate::settings::sample("/depot".as_ref());
         settings.ids = Some(spec::IdRange { host_start: 524_288, count: 65_536 });
-        let leases = Pools::new(&settings).lease(None).unwrap();
+        let leases = Pools::new(&settings).lease(Id::parse(b"0123456789a").unwrap(), None).unwrap();
         Plan {
             id: Id::parse(b"0123456789a").unwrap(),
             init: "/helpers/wshd".as_ref(),

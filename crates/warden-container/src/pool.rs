@@ -121,8 +121,8 @@ impl Lease {
         self.index
     }
 
-    /// Gives the index back as one that was never used.
-    pub(crate) fn give_back(mut self) {
+    /// Notes that the index was never used.
+    pub(crate) fn unused(&mut self) {
         self.unused = true;
     }
 }
@@ -152,15 +152,15 @@ mod tests {
     #[test]
     fn what_was_leased_and_not_used_is_leased_again_first_in_the_same_order() {
         let pool = LeasePool::new(4, REST);
-        let [first, second, third] = [(); 3].map(|()| pool.lease().unwrap());
+        let [mut first, mut second, third] = [(); 3].map(|()| pool.lease().unwrap());
+        first.unused();
+        second.unused();
         // Whatever comes back first, and without a rest.
-        second.give_back();
-        first.give_back();
-        drop(third);
+        drop((second, first, third));
         let again: Vec<_> = std::iter::from_fn(|| pool.lease()).map(|lease| lease.index()).collect();
         assert_eq!(again, [0, 1, 3], "2 rests");
         let pool = LeasePool::new(2, REST);
-        pool.lease().unwrap().give_back();
+        pool.lease().unwrap().unused();
         let asked = pool.lease_this(0).unwrap();
         assert!(pool.lease_this(0).is_none());
         assert_eq!((asked.index(), pool.lease().unwrap().index()), (0, 1));

@@ -11,28 +11,30 @@
 //!                       else: adopted, with its rules, limits, jobs, addresses, grace time
 //! ```
 //!
-//! The survey takes what the survivors hold out of the pools before anything is given out; the packet filter's table is
-//! replaced once, by one that has their rules. Then all of them are adopted at the same time, and are found by clients
+//! [`ledger::recover`] takes what they hold out of the pools before anything is given out; the packet filter's table is
+//! replaced once, by one that has the survivors' rules. Then all of them are adopted at the same time, and are found by clients
 //! in the order of their creation. A container that lives and cannot be adopted keeps what it holds and is left alone.
 
-use std::collections::BTreeSet;
+use std::fs;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
 use std::time::Duration;
 
 use tokio::task::JoinSet;
 use warden_iomux::layout::Layout;
 use warden_linux::socket::PacketSocket;
 
-use crate::cgroup::Cgroups;
 use crate::cgroup::oom::Watch;
 use crate::container::{Container, Shared};
-use crate::depot::Depot;
+use crate::dns;
 use crate::error::{Context, Error, blocking};
 use crate::id::Id;
-use crate::leases::{Leases, Pools};
+use crate::leases::Leases;
+use crate::ledger::{self, Remains};
 use crate::limits;
-use crate::machine::{self, Machine};
+use crate::machine::Machine;
 use crate::network::ContainerNetwork;
 use crate::registry::{Registry, Reservation};
 use crate::snapshot::{Snapshot, Unreadable};
@@ -41,14 +43,8 @@ use crate::supervisor::{Supervisor, is_absence};
 
 pub(crate) mod jobs;
 
-/// What a daemon finds when it starts.
-#[derive(Debug, Default)]
-pub(crate) struct Survey {
-    /// In the order of their creation.
-    pub(crate) survivors: Vec<Survivor>,
-    /// Containers of which nothing should be left.
-    pub(crate) removed: Vec<Id>,
-}
+/// How many containers are removed at the same time.
+const AT_A_TIME: usize = 8;
 
 /// A container whose init lives.
 #[derive(Debug)]
@@ -70,7 +66,7 @@ impl Survivor {
 
 /// Why a container cannot be taken over.
 #[derive(Debug, thiserror::Error)]
-enum Verdict {
+pub(crate) enum Verdict {
     #[error("it was never handed out")]
     NeverHandedOut,
     #[error("its snapshot cannot be read: {0}")]
@@ -81,52 +77,38 @@ enum Verdict {
     Dead,
 }
 
-/// Looks at everything that an earlier daemon left; removes what cannot be taken over.
-pub(crate) fn survey(depot: &Depot, cgroups: &Cgroups, pools: &Pools) -> Result<Survey, Error> {
-    let mut survey = Survey::default();
-    let ids: BTreeSet<Id> = depot.leftovers()?.into_iter().chain(cgroups.leftovers()).collect();
-    for id in ids {
-        let directory = depot.directory(id);
-        let (verdict, snapshot) = match judge(id, &directory) {
-            Ok(snapshot) => {
-                let leases = pools.adopt(snapshot.network, snapshot.network_v6, snapshot.user, snapshot.ids);
-                survey.survivors.push(Survivor { snapshot, leases });
-                continue;
-            }
-            Err((Verdict::Unreadable(Unreadable::Version(version)), _)) => {
-                // A newer daemon's container is none to be removed by an older one.
-                let path = directory.join(crate::snapshot::NAME);
-                let source = std::io::Error::other(format!("version {version}, of another wardend"));
-                return Err(source).context(|| format!("reading {}", path.display()));
-            }
-            Err(verdict) => verdict,
-        };
-        match machine::teardown(depot, cgroups, id) {
-            Ok(()) if matches!(verdict, Verdict::Unreadable(_)) => {
-                tracing::error!(container = %id, reason = %verdict, "removed a container of an earlier daemon");
-            }
-            Ok(()) => {
-                tracing::info!(container = %id, reason = %verdict, "removed a container of an earlier daemon");
-            }
-            Err(error) => {
-                tracing::error!(container = %id, %error, "an earlier daemon's container is still there");
-                if let Some(snapshot) = snapshot {
-                    pools
-                        .adopt(snapshot.network, snapshot.network_v6, snapshot.user, snapshot.ids)
-                        .quarantine();
-                }
-            }
-        }
-        survey.removed.push(id);
+/// Finds what an earlier daemon left, and removes what cannot be taken over; gives what can, in the order of creation.
+pub(crate) fn start(machine: &Machine) -> Result<Vec<Survivor>, Error> {
+    let Remains { survivors, doomed } = ledger::recover(machine)?;
+    for id in doomed.iter().copied().chain(survivors.iter().map(|survivor| survivor.snapshot.id)) {
+        machine.ids.pass(id);
     }
-    if let Err(error) = depot.empty_trash() {
+    // One that takes long, or cannot be ended, keeps none of the others from being removed.
+    let next = AtomicUsize::new(0);
+    thread::scope(|scope| {
+        for _ in 0..doomed.len().min(AT_A_TIME) {
+            scope.spawn(|| {
+                while let Some(&id) = doomed.get(next.fetch_add(1, Ordering::Relaxed)) {
+                    if let Err(error) = machine.destroy(id) {
+                        tracing::error!(container = %id, %error, "an earlier daemon's container is still there");
+                    }
+                }
+            });
+        }
+    });
+    machine.cgroups.share()?;
+    if let Err(error) = machine.depot.empty_trash() {
         tracing::warn!(%error, "the trash was not emptied");
     }
-    Ok(survey)
+    if !machine.network.is_empty() {
+        // What runs on may have been told to ask here.
+        machine.dns.serve(&machine.network, &fs::read(dns::RESOLV_CONF).unwrap_or_default());
+    }
+    Ok(survivors)
 }
 
 /// Whether a directory is that of a container which can be taken over.
-fn judge(id: Id, directory: &Path) -> Result<Snapshot, (Verdict, Option<Box<Snapshot>>)> {
+pub(crate) fn judge(id: Id, directory: &Path) -> Result<Snapshot, (Verdict, Option<Box<Snapshot>>)> {
     let snapshot = match Snapshot::read(directory) {
         Ok(None) => return Err((Verdict::NeverHandedOut, None)),
         Ok(Some(snapshot)) if snapshot.id == id => snapshot,
@@ -181,7 +163,6 @@ async fn adopt_one(
         Ok(reservation) => reservation,
         Err(error) => {
             tracing::error!(container = %id, %error, "a container is left alone");
-            survivor.leases.quarantine();
             return None;
         }
     };
@@ -194,9 +175,6 @@ async fn adopt_one(
         }
         Err(error) => {
             tracing::error!(container = %id, %error, "a container that lives is left alone: it cannot be taken over");
-            if let Some(leases) = shared.take_leases() {
-                leases.quarantine();
-            }
             None
         }
     }

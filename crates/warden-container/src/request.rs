@@ -56,6 +56,33 @@ pub struct Cpu {
     pub quota: Option<u64>,
 }
 
+/// Limits of what a container stores; what is absent stays as it is, 0 lifts a limit.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Disk {
+    /// Space that may be passed for a grace time.
+    pub soft: Option<Space>,
+    /// Space that is never passed.
+    pub hard: Option<Space>,
+    /// Files that may be passed for a grace time.
+    pub soft_inodes: Option<u64>,
+    /// Files that are never passed.
+    pub hard_inodes: Option<u64>,
+}
+
+/// An amount of space, in the unit in which a client gave it; it is kept in whole blocks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Space {
+    /// Bytes.
+    Bytes(u64),
+    /// Blocks of [`Space::BLOCK`] bytes.
+    Blocks(u64),
+}
+
+impl Space {
+    /// Bytes of a block.
+    pub const BLOCK: u64 = 1024;
+}
+
 /// A limit of bandwidth, the same into a container and out of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Bandwidth {

@@ -8,6 +8,7 @@ use std::sync::atomic::Ordering;
 use crate::actor::{Actor, Reply};
 use crate::container::Shared;
 use crate::error::{Context, Error, blocking};
+use crate::ledger;
 use crate::pool::lock;
 use crate::snapshot::Snapshot;
 use crate::state::State;
@@ -33,6 +34,12 @@ impl Shared {
         }
         self.saved.store(changes, Ordering::SeqCst);
         Ok(())
+    }
+
+    /// Makes a change that the snapshot tells of, and writes it. Blocks.
+    pub(crate) fn change<T>(&self, apply: impl FnOnce() -> Result<T, Error>) -> Result<T, Error> {
+        let apply = || apply().inspect(|_| self.changed());
+        ledger::change(apply, || self.save())
     }
 
     /// Has everything that a client is about to be told on the disk.

@@ -17,6 +17,10 @@ use crate::pressure::Thresholds;
 pub struct Settings {
     /// The directory that holds one directory per container; made when it is missing.
     pub depot: PathBuf,
+    /// A file that holds the depot's file system; absent: the depot is a plain directory.
+    pub depot_image: Option<DepotImage>,
+    /// Whether what containers store is limited and counted.
+    pub disk_quota: bool,
     /// The image of containers whose request names none.
     pub image: Image,
     /// The directory of the helper programs `wshd` and `iomux`.
@@ -69,6 +73,15 @@ pub struct Settings {
     pub confinement: Confinement,
     /// Which devices a container may use; else all.
     pub device_rules: bool,
+}
+
+/// A file that holds a file system.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DepotImage {
+    /// Where it is; made when it is missing.
+    pub path: PathBuf,
+    /// Bytes of a new one.
+    pub size: u64,
 }
 
 /// Limits of reading and writing a device, in each second; what is absent is not limited.
@@ -178,6 +191,8 @@ impl Addresses {
 pub(crate) fn sample(depot: &std::path::Path) -> Settings {
     Settings {
         depot: depot.to_owned(),
+        depot_image: None,
+        disk_quota: true,
         image: Image::Host,
         helpers: PathBuf::from("/nowhere"),
         cgroup_parent: format!("warden-test-{}", std::process::id()),

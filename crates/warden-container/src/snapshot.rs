@@ -249,6 +249,9 @@ impl Snapshot {
     }
 }
 
+#[cfg(any(test, fuzzing))]
+pub(crate) mod exercise;
+
 #[cfg(test)]
 mod tests {
     use super::*;

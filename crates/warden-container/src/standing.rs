@@ -1,205 +1,161 @@
-//! A container that stands, and that no client knows yet: how it is made, and how it ends if nobody wants it.
+//! A container that was made before anybody asked for it: all of the ledger's objects but the snapshot. How it becomes
+//! what a request asks for, and how it ends if nobody wants it.
 
 use std::fs;
 use std::sync::Arc;
+use std::time::Duration;
 
-use warden_init::byte_string::ByteString;
-use warden_init::spec::Spec;
 use warden_iomux::message::{Event, Request};
 
+use crate::create::Making;
 use crate::dns;
 use crate::error::{Error, blocking};
-use crate::id::Id;
-use crate::image::Lower;
-use crate::leases::Leases;
-use crate::machine::Machine;
-use crate::network::Namespace;
-use crate::plan::Plan;
-use crate::request::{Bind, Create};
-use crate::supervisor::{self, START_TIME, Supervisor};
+use crate::ledger::Object;
+use crate::request::Create;
+use crate::supervisor;
 
-/// A container without a handle. It has no snapshot: a daemon that follows removes it.
-#[derive(Debug)]
-pub(crate) struct Standing {
-    pub(crate) id: Id,
-    pub(crate) leases: Leases,
-    pub(crate) supervisor: Supervisor,
-    /// The host's resolv.conf that it was made with.
-    pub(crate) host_resolv_conf: Vec<u8>,
+/// How long inserting mounts may take.
+const FURNISH_TIME: Duration = Duration::from_secs(30);
+
+/// What came of handing a container over.
+pub(crate) enum HandedOver {
+    /// It is what was asked for, and has its snapshot.
+    Whole(Making),
+    /// It has ended meanwhile, or cannot be reached.
+    Lost(Making),
+    /// The request cannot be served by anything; the container is as it was.
+    Refused(Making, Error),
+    /// What it has of the request by now is not known.
+    Failed(Making, Error),
 }
 
-impl Standing {
-    /// Makes one; where that fails, nothing is left of it.
-    pub(crate) async fn make(
-        machine: &Arc<Machine>,
-        id: Id,
-        leases: Leases,
-        request: Create,
-    ) -> Result<Self, Error> {
-        let preparing = Arc::clone(machine);
-        let (leases, prepared) = blocking(move || {
-            let prepared = prepare(&preparing, id, &leases, &request);
-            Ok((leases, prepared))
-        })
-        .await?;
-        let host_resolv_conf = match prepared {
-            Ok(host_resolv_conf) => host_resolv_conf,
-            Err(error) => return Err(undo(machine, id, Some(leases), error).await),
+/// How far the steps went that block.
+enum Looked {
+    Whole,
+    /// Its spec is written anew, and iomux has to follow it.
+    Lacking,
+    Refused(Error),
+    Failed(Error),
+}
+
+/// Why a container does not have what its spec says.
+enum NotFurnished {
+    Lost,
+    Refused(Error),
+}
+
+impl Making {
+    /// Gives it what a request asks for, and its snapshot.
+    pub(crate) async fn hand_over(mut self, request: Create) -> HandedOver {
+        self.request = request;
+        if !self.is_sound() {
+            return HandedOver::Lost(self);
+        }
+        let (mut standing, mut looked) = match apart(self, Self::look).await {
+            Ok(both) => both,
+            Err(lost) => return lost,
         };
-        match Supervisor::start(&machine.supervisor, &machine.depot.spec_path(id)).await {
-            Ok(supervisor) => Self { id, leases, supervisor, host_resolv_conf }.connect(machine).await,
-            Err(error) => Err(undo(machine, id, Some(leases), error).await),
+        if matches!(looked, Looked::Lacking) {
+            match standing.furnish().await {
+                Ok(()) => {}
+                Err(NotFurnished::Lost) => return HandedOver::Lost(standing),
+                Err(NotFurnished::Refused(error)) => return HandedOver::Failed(standing, error),
+            }
+            (standing, looked) = match apart(standing, Self::complete).await {
+                Ok(both) => both,
+                Err(lost) => return lost,
+            };
+        }
+        match looked {
+            Looked::Whole => HandedOver::Whole(standing),
+            Looked::Refused(error) => {
+                standing.request = Create::default();
+                HandedOver::Refused(standing, error)
+            }
+            Looked::Failed(error) => HandedOver::Failed(standing, error),
+            Looked::Lacking => HandedOver::Lost(standing),
         }
     }
 
-    /// Connects it to the host's network.
-    async fn connect(self, machine: &Arc<Machine>) -> Result<Self, Error> {
-        let (id, addresses) = (self.id, self.leases.addresses);
-        let (init, parent) = (self.supervisor.init, self.supervisor.process.id());
-        let network = Arc::clone(machine);
-        let attach = move || network.network.attach(id, addresses, &Namespace::of(init, parent)?);
-        match blocking(attach).await {
-            Ok(()) => Ok(self),
-            Err(error) => Err(end(machine, self.supervisor, id, Some(self.leases), error).await),
+    /// Whether it stands, as far as its supervisor has told.
+    fn is_sound(&mut self) -> bool {
+        self.supervisor.as_mut().is_some_and(|supervisor| supervisor.link.next_now().is_none())
+    }
+
+    /// Completes it, if nothing is to be done inside. Blocks.
+    fn look(&mut self) -> Looked {
+        if let Err(refusal) = self.check() {
+            return Looked::Refused(refusal);
+        }
+        let is_current = fs::read(dns::RESOLV_CONF).unwrap_or_default() == self.host_resolv_conf;
+        if self.request.binds.is_empty() && is_current {
+            return self.complete();
+        }
+        match self.write_spec() {
+            Ok(()) => Looked::Lacking,
+            Err(error @ Error::BadBindDestination(_)) => Looked::Refused(error),
+            Err(error) => Looked::Failed(error),
         }
     }
 
-    /// Whether it still stands, as far as its supervisor has told.
-    pub(crate) fn is_sound(&mut self) -> bool {
-        self.supervisor.link.next_now().is_none()
-    }
-
-    /// Whether it differs from what a request asks for now; its spec is written anew then. Blocks.
-    pub(crate) fn lacks(&self, machine: &Machine, request: &Create) -> Result<bool, Error> {
-        check_sources(&request.binds)?;
-        let host_resolv_conf = fs::read(dns::RESOLV_CONF).unwrap_or_default();
-        if request.binds.is_empty() && host_resolv_conf == self.host_resolv_conf {
-            return Ok(false);
+    /// Makes what is missing in the ledger. Blocks.
+    fn complete(&mut self) -> Looked {
+        match self.make(Object::Snapshot) {
+            Ok(()) => Looked::Whole,
+            Err(error) => Looked::Failed(error),
         }
-        let spec = spec(machine, self.id, &self.leases, &machine.lower, &request.binds, &host_resolv_conf)?;
-        machine.dns.serve(&machine.network, &host_resolv_conf);
-        machine.depot.write_spec(self.id, &spec)?;
-        Ok(true)
     }
 
-    /// Has it given what its spec says by now; the error says whose it is.
-    pub(crate) async fn furnish(&mut self) -> Result<(), NotFurnished> {
-        let link = &mut self.supervisor.link;
+    /// Has iomux give it what its spec says by now.
+    async fn furnish(&mut self) -> Result<(), NotFurnished> {
+        let link =
+            self.supervisor.as_mut().map(|supervisor| &mut supervisor.link).ok_or(NotFurnished::Lost)?;
         link.send(&Request::Furnish, None).map_err(|_| NotFurnished::Lost)?;
-        match tokio::time::timeout(START_TIME, link.next()).await {
+        match tokio::time::timeout(FURNISH_TIME, link.next()).await {
             Ok(Ok(Event::Furnished)) => Ok(()),
             Ok(Ok(Event::NotFurnished { step, object, errno })) => {
                 Err(NotFurnished::Refused(supervisor::refusal(&step, &object, errno)))
             }
             Ok(_) => Err(NotFurnished::Lost),
             Err(_) => Err(NotFurnished::Refused(Error::TimedOut {
-                action: "furnishing the container".to_owned(),
-                seconds: START_TIME.as_secs(),
+                action: "building the container".to_owned(),
+                seconds: FURNISH_TIME.as_secs(),
             })),
         }
     }
 
-    /// Ends one that no client has ever known: what it holds is free as before.
-    pub(crate) async fn give_up(self, machine: &Arc<Machine>) {
-        let Self { id, leases, mut supervisor, .. } = self;
-        supervisor.process.kill();
-        supervisor.process.end().await;
-        let ending = Arc::clone(machine);
-        match blocking(move || ending.teardown(id)).await {
-            Ok(()) => leases.give_back(),
-            Err(error) => {
-                tracing::error!(container = %id, %error, "a container that nobody asked for is still there");
-                leases.quarantine();
-            }
+    /// Ends it: what it holds of the pools is as if nobody had taken it.
+    pub(crate) async fn give_up(mut self) {
+        if let Some(mut supervisor) = self.supervisor.take() {
+            // It may have ended by itself; what it leaves is killed with the other objects.
+            supervisor.process.kill();
+            supervisor.process.end().await;
+        }
+        let id = self.id;
+        let ended = blocking(move || {
+            self.machine.pools.unused(id);
+            self.machine.destroy(id)
+        });
+        if let Err(error) = ended.await {
+            tracing::error!(container = %id, %error, "a container that was made ahead is still there");
         }
     }
 }
 
-/// Why a container was not given what a request asks for.
-#[derive(Debug)]
-pub(crate) enum NotFurnished {
-    /// It cannot be given.
-    Refused(Error),
-    /// The container is of no use any more.
-    Lost,
-}
-
-/// The steps that block: checks first, then what must be undone. Gives the host's resolv.conf.
-fn prepare(machine: &Machine, id: Id, leases: &Leases, request: &Create) -> Result<Vec<u8>, Error> {
-    let requested = request.rootfs.as_deref().map(Lower::requested).transpose()?;
-    let lower = requested.as_ref().unwrap_or(&machine.lower);
-    check_sources(&request.binds)?;
-    let settings = &machine.settings;
-    let host_resolv_conf = fs::read(dns::RESOLV_CONF).unwrap_or_default();
-    machine.dns.serve(&machine.network, &host_resolv_conf);
-    let spec = spec(machine, id, leases, lower, &request.binds, &host_resolv_conf)?;
-    machine.cgroups.create(id, !settings.device_rules, settings.max_tasks)?;
-    if let Some(device) = machine.io_device {
-        machine.cgroups.limit_io(id, device, &settings.io_limits)?;
-    }
-    machine.depot.create(id, leases.ids.map_or(0, |ids| ids.host_start))?;
-    machine.depot.write_spec(id, &spec)?;
-    Ok(host_resolv_conf)
-}
-
-fn check_sources(binds: &[Bind]) -> Result<(), Error> {
-    for bind in binds {
-        let source = ByteString(bind.source.clone());
-        if !source.as_path().is_absolute() || fs::metadata(source.as_path()).is_err() {
-            return Err(Error::NoBindSource(bind.source.clone()));
-        }
-    }
-    Ok(())
-}
-
-fn spec(
-    machine: &Machine,
-    id: Id,
-    leases: &Leases,
-    lower: &Lower,
-    binds: &[Bind],
-    host_resolv_conf: &[u8],
-) -> Result<Spec, Error> {
-    Plan {
-        id,
-        init: &machine.init,
-        leases,
-        cgroups: machine.cgroups.of(id),
-        lower: &lower.path,
-        system: &lower.system,
-        directory: &machine.depot.directory(id),
-        binds,
-        confinement: machine.settings.confinement,
-        dns_servers: &machine.settings.dns_servers,
-        dns_forwarder: machine.dns.is_enabled(),
-        host_resolv_conf,
-    }
-    .spec()
-}
-
-/// Ends what stands, undoes all steps and returns the error that made it necessary.
-pub(crate) async fn end(
-    machine: &Arc<Machine>,
-    mut supervisor: Supervisor,
-    id: Id,
-    leases: Option<Leases>,
-    error: Error,
-) -> Error {
-    // It may have ended by itself; what it leaves is killed with the other steps.
-    supervisor.process.kill();
-    supervisor.process.end().await;
-    undo(machine, id, leases, error).await
-}
-
-/// Undoes all steps and returns the error that made it necessary; what cannot be ended keeps its leases.
-async fn undo(machine: &Arc<Machine>, id: Id, leases: Option<Leases>, error: Error) -> Error {
-    tracing::debug!(container = %id, %error, "undoing a creation");
-    let machine = Arc::clone(machine);
-    if let Err(undoing) = blocking(move || machine.teardown(id)).await {
-        tracing::error!(container = %id, error = %undoing, "a container that was not made is still there");
-        if let Some(leases) = leases {
-            leases.quarantine();
-        }
-    }
-    error
+/// Does a step that blocks off the async threads; after a panic there the container is ended from its id alone.
+async fn apart(
+    mut standing: Making,
+    step: fn(&mut Making) -> Looked,
+) -> Result<(Making, Looked), HandedOver> {
+    let lost = Making::new(
+        Arc::clone(&standing.machine),
+        Arc::clone(&standing.registry),
+        standing.id,
+        Create::default(),
+    );
+    let done = tokio::task::spawn_blocking(move || {
+        let looked = step(&mut standing);
+        (standing, looked)
+    });
+    done.await.map_err(|_| HandedOver::Lost(lost))
 }

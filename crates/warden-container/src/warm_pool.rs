@@ -16,23 +16,30 @@ use std::time::Duration;
 use tokio::sync::{Notify, oneshot};
 use tokio::task::{JoinHandle, JoinSet};
 
-use crate::error::Error;
+use crate::create::Making;
+use crate::error::{Error, blocking};
 use crate::leases::asked_network;
+use crate::ledger::Object;
 use crate::machine::Machine;
 use crate::pool::lock;
 use crate::pressure;
+use crate::registry::Registry;
 use crate::request::Create;
-use crate::standing::Standing;
 
 /// How long nobody must have asked for anything before a container is made ahead.
 const PAUSE: Duration = Duration::from_millis(5);
 /// How long nothing is made ahead after that has failed.
 const PAUSE_AFTER_FAILURE: Duration = Duration::from_secs(1);
 
+/// What a container has that waits, beside what it holds of the pools.
+const BUT_LEASES_AND_SNAPSHOT: &[Object] =
+    &[Object::Directory, Object::Cgroups, Object::Spec, Object::Processes, Object::Network];
+
 /// The containers that wait to be handed out.
 #[derive(Debug)]
 pub(crate) struct WarmPool {
     machine: Arc<Machine>,
+    registry: Arc<Registry>,
     state: Mutex<State>,
     keeper: Mutex<Option<JoinHandle<()>>>,
     ending: Notify,
@@ -40,23 +47,23 @@ pub(crate) struct WarmPool {
 
 #[derive(Debug, Default)]
 struct State {
-    parked: VecDeque<Standing>,
-    making: Option<Making>,
+    parked: VecDeque<Making>,
+    making: Option<Underway>,
     closed: bool,
 }
 
 /// The container that is being made.
 #[derive(Debug)]
-struct Making {
+struct Underway {
     network: Ipv4Addr,
     /// Who waits for it.
-    claim: Option<oneshot::Sender<Standing>>,
+    claim: Option<oneshot::Sender<Making>>,
 }
 
 /// What there is for a request.
 enum Found {
-    Parked(Standing),
-    Making(oneshot::Receiver<Standing>),
+    Parked(Making),
+    Making(oneshot::Receiver<Making>),
     Nothing,
 }
 
@@ -64,13 +71,14 @@ impl State {
     /// Takes the next container, or that with this network, or a claim on the one that is being made.
     fn take(&mut self, network: Option<Ipv4Addr>) -> Found {
         let wanted = |other: Ipv4Addr| network.is_none_or(|network| network == other);
-        let position =
-            self.parked.iter().position(|parked| wanted(parked.leases.addresses.network.network()));
+        let has =
+            |parked: &Making| parked.leases().is_ok_and(|leases| wanted(leases.addresses.network.network()));
+        let position = self.parked.iter().position(has);
         if let Some(standing) = position.and_then(|position| self.parked.remove(position)) {
             return Found::Parked(standing);
         }
         match &mut self.making {
-            Some(Making { network, claim }) if claim.is_none() && wanted(*network) => {
+            Some(Underway { network, claim }) if claim.is_none() && wanted(*network) => {
                 let (sender, receiver) = oneshot::channel();
                 *claim = Some(sender);
                 Found::Making(receiver)
@@ -82,10 +90,11 @@ impl State {
 
 impl WarmPool {
     /// Begins to fill the pool, if there shall be one.
-    pub(crate) fn start(machine: Arc<Machine>) -> Arc<Self> {
+    pub(crate) fn start(machine: Arc<Machine>, registry: Arc<Registry>) -> Arc<Self> {
         let filled = machine.settings.warm_pool_size > 0;
         let pool = Arc::new(Self {
             machine,
+            registry,
             state: Mutex::default(),
             keeper: Mutex::default(),
             ending: Notify::new(),
@@ -97,7 +106,7 @@ impl WarmPool {
     }
 
     /// Takes a container that can serve a request, once it is furnished.
-    pub(crate) async fn take(&self, request: &Create) -> Option<Standing> {
+    pub(crate) async fn take(&self, request: &Create) -> Option<Making> {
         // Another root file system is made cold.
         if request.rootfs.is_some() {
             return None;
@@ -106,11 +115,11 @@ impl WarmPool {
     }
 
     /// Takes a container whose addresses and ids somebody needs; `network`: that which holds just these addresses.
-    pub(crate) async fn surrender(&self, network: Option<Ipv4Addr>) -> Option<Standing> {
+    pub(crate) async fn surrender(&self, network: Option<Ipv4Addr>) -> Option<Making> {
         self.find(network).await
     }
 
-    async fn find(&self, network: Option<Ipv4Addr>) -> Option<Standing> {
+    async fn find(&self, network: Option<Ipv4Addr>) -> Option<Making> {
         let found = lock(&self.state).take(network);
         match found {
             Found::Parked(standing) => Some(standing),
@@ -120,7 +129,7 @@ impl WarmPool {
     }
 
     /// Puts one back that was taken and left as it was: it is the next again.
-    pub(crate) async fn put_back(&self, standing: Standing) {
+    pub(crate) async fn put_back(&self, standing: Making) {
         let closed = {
             let mut state = lock(&self.state);
             if state.closed {
@@ -131,7 +140,7 @@ impl WarmPool {
             }
         };
         if let Some(standing) = closed {
-            standing.give_up(&self.machine).await;
+            standing.give_up().await;
         }
     }
 
@@ -145,8 +154,7 @@ impl WarmPool {
         self.ending.notify_one();
         let mut ending = JoinSet::new();
         for standing in parked {
-            let machine = Arc::clone(&self.machine);
-            ending.spawn(async move { standing.give_up(&machine).await });
+            ending.spawn(standing.give_up());
         }
         let keeper = lock(&self.keeper).take();
         if let Some(keeper) = keeper {
@@ -205,19 +213,27 @@ impl WarmPool {
     async fn add_one(&self) -> Result<(), Error> {
         let machine = &self.machine;
         pressure::check(machine.settings.memory_thresholds)?;
-        let leases = {
+        let (machine, registry) = (Arc::clone(machine), Arc::clone(&self.registry));
+        let id = machine.ids.next();
+        let making = {
             // Together: who finds the address taken must find who has it.
             let mut state = lock(&self.state);
-            let leases = machine.pools.lease(None)?;
-            state.making = Some(Making { network: leases.addresses.network.network(), claim: None });
-            leases
+            let making = Making::new(machine, registry, id, Create::default()).finish(&[Object::Leases])?;
+            let network = making.leases()?.addresses.network.network();
+            state.making = Some(Underway { network, claim: None });
+            making
         };
-        let made = Standing::make(machine, machine.ids.next(), leases, Create::default()).await;
+        let made = blocking(move || making.finish(BUT_LEASES_AND_SNAPSHOT)).await;
+        if made.is_err() {
+            let machine = Arc::clone(&self.machine);
+            // Of those that follow all was undone; the leases were made before.
+            blocking(move || machine.destroy(id)).await?;
+        }
         self.place(made).await
     }
 
     /// Parks what was made, or gives it to who waits for it.
-    async fn place(&self, made: Result<Standing, Error>) -> Result<(), Error> {
+    async fn place(&self, made: Result<Making, Error>) -> Result<(), Error> {
         let unwanted = {
             let mut state = lock(&self.state);
             let claim = state.making.take().and_then(|making| making.claim);
@@ -237,7 +253,7 @@ impl WarmPool {
             }
         };
         if let Some(standing) = unwanted {
-            standing.give_up(&self.machine).await;
+            standing.give_up().await;
         }
         Ok(())
     }

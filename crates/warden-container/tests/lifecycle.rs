@@ -71,6 +71,8 @@ impl World {
 
     fn settings(&self) -> Settings {
         Settings {
+            depot_image: None,
+            disk_quota: true,
             depot: self.depot.path().to_owned(),
             image: Image::Host,
             helpers: HELPERS.clone(),
@@ -500,7 +502,7 @@ async fn the_next_daemon_takes_over_what_lives() {
         tokio::time::sleep(Duration::from_millis(20)).await;
     };
     let connection = next.connect();
-    assert_eq!(connection.list(), [handle.clone()]);
+    assert_eq!(connection.list(), std::slice::from_ref(&handle));
     let container = connection.container(&handle).unwrap();
     assert_eq!(container.info().await.unwrap().jobs, [job]);
     container.destroy().await.unwrap();

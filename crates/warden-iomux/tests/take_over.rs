@@ -102,6 +102,7 @@ fn the_limit_of_output_counts_what_was_stored_before() {
     let outcome = container.finish(job);
     assert_eq!((outcome.cause, outcome.stdout.len()), (ExitCause::OutputLimit, 1000));
     let discarded = container.spawn_as("vcap", "yes", Output { limit: 1, discard: true, log: None });
+    container.client.until(|event| (event == Event::Spawned { job: discarded }).then_some(()));
     container.kill_supervisor();
     container.take_over();
     container.client.ask(&Request::SignalAll { signal: 9 });

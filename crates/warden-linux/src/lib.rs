@@ -2,17 +2,20 @@
 //! its object.
 
 pub mod bpf;
+pub mod btrfs;
 pub mod clock;
 pub mod epoll;
 pub mod file;
 pub mod keyring;
 pub mod limit;
+pub mod loop_device;
 pub mod mount;
 pub mod namespace;
 pub mod netlink;
 pub mod network;
 pub mod peer;
 pub mod process;
+pub mod quota;
 pub mod seccomp;
 pub mod signal;
 pub mod socket;

@@ -1,9 +1,10 @@
 //! Mounts: detached trees, their attributes, attaching them, and pivoting into one.
 #![allow(unsafe_code)]
 
-use std::ffi::CStr;
+use std::ffi::{CStr, OsStr};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 use rustix::fs::CWD;
@@ -61,8 +62,18 @@ pub fn set_attributes(
 
 /// Makes a detached mount of a new file system; /proc/mounts will show its type as its source.
 pub fn create(kind: &CStr, options: &[(&str, &str)], attributes: Attributes) -> io::Result<OwnedFd> {
+    create_from(kind, Path::new(OsStr::from_bytes(kind.to_bytes())), options, attributes)
+}
+
+/// Makes a detached mount of the file system on a device.
+pub fn create_from(
+    kind: &CStr,
+    source: &Path,
+    options: &[(&str, &str)],
+    attributes: Attributes,
+) -> io::Result<OwnedFd> {
     let context = rustix::mount::fsopen(kind, FsOpenFlags::FSOPEN_CLOEXEC)?;
-    rustix::mount::fsconfig_set_string(context.as_fd(), "source", kind)?;
+    rustix::mount::fsconfig_set_string(context.as_fd(), "source", source)?;
     for (key, value) in options {
         if value.is_empty() {
             rustix::mount::fsconfig_set_flag(context.as_fd(), *key)?;
@@ -83,6 +94,11 @@ pub fn attach(tree: BorrowedFd<'_>, place: BorrowedFd<'_>) -> io::Result<()> {
 /// Mounts a new file system, as mount(2).
 pub fn mount(source: &CStr, target: &Path, kind: &CStr, flags: MountFlags, data: &CStr) -> io::Result<()> {
     Ok(rustix::mount::mount(source, target, kind, flags, data)?)
+}
+
+/// Unmounts what is mounted at a path, if nobody uses it.
+pub fn unmount(path: &Path) -> io::Result<()> {
+    Ok(rustix::mount::unmount(path, UnmountFlags::NOFOLLOW)?)
 }
 
 /// Cuts every mount of this mount namespace off from its peers in others.

@@ -85,7 +85,7 @@ fn write_message(text: &mut String, message: &MessageDescriptor, depth: usize) {
 /// The message that declares the enum of a field, where that is another one than the field's own.
 fn elsewhere(message: &MessageDescriptor, field: &FieldDescriptor) -> Option<&'static str> {
     let owner = NetOutRequest::DESCRIPTOR.name;
-    let shared = matches!(field.kind, Kind::Enum(of) if of.name == Protocol::DESCRIPTOR.name);
+    let shared = matches!(field.kind, Kind::Enum(of) if of.name == Protocol::DESCRIPTOR.name && of.values.len() == Protocol::DESCRIPTOR.values.len());
     (shared && message.name != owner).then_some(owner)
 }
 

@@ -2,6 +2,7 @@
 
 mod cgroups;
 mod device;
+mod disk;
 mod machine;
 mod paths;
 

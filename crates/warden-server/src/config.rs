@@ -21,7 +21,7 @@ pub use confinement::Restrictions;
 pub use logging::{Format, Level, Logging};
 pub use network::{Network, Ports, Users};
 pub use section::ConfigError;
-pub use server::{HostIds, Server};
+pub use server::{DepotImage, HostIds, Server};
 
 use crate::failure::Failure;
 use section::Section;

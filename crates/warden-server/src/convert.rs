@@ -14,10 +14,11 @@
 
 use std::time::Duration;
 
+use warden_container::disk::Limits;
 use warden_container::error::Error;
-use warden_container::info::{BandwidthStat, CpuStat, Info, MemoryStat, Pressure, PressureStat};
+use warden_container::info::{BandwidthStat, CpuStat, DiskStat, Info, MemoryStat, Pressure, PressureStat};
 use warden_container::request::{
-    Bind, Copy, Create, Direction, NetIn, NetOut, Protocol, Run, Stop, Transport,
+    Bind, Copy, Create, Direction, Disk, NetIn, NetOut, Protocol, Run, Space, Stop, Transport,
 };
 use warden_init::message::Resource;
 use warden_protocol::messages;
@@ -143,6 +144,45 @@ fn protocol(number: Option<i32>) -> Result<Protocol, Error> {
     }
 }
 
+/// Limits of what is stored; of several names for one limit the last one wins, and blocks go before bytes.
+pub(crate) fn limit_disk(request: &messages::LimitDiskRequest) -> Disk {
+    let last = |names: [Option<u64>; 3]| names.into_iter().flatten().last();
+    let space = |bytes: Option<u64>, blocks: Option<u64>| {
+        blocks.map(Space::Blocks).or_else(|| bytes.map(Space::Bytes))
+    };
+    let bytes = last([request.byte_limit, request.byte, request.byte_hard]);
+    let blocks = last([request.block_limit, request.block, request.block_hard]);
+    Disk {
+        soft: space(request.byte_soft, request.block_soft),
+        hard: space(bytes, blocks),
+        soft_inodes: request.inode_soft,
+        hard_inodes: last([request.inode_limit, request.inode, request.inode_hard]),
+    }
+}
+
+/// The limits as they are kept, under each of their names; nothing where none are.
+pub(crate) fn disk_limits(limits: Option<Limits>) -> messages::LimitDiskResponse {
+    let Some(limits) = limits else { return messages::LimitDiskResponse::default() };
+    let (hard, soft) = (Some(limits.hard_bytes), Some(limits.soft_bytes));
+    let blocks = |bytes: u64| Some(bytes.div_ceil(Space::BLOCK));
+    let (block_hard, block_soft) = (blocks(limits.hard_bytes), blocks(limits.soft_bytes));
+    let (inode_hard, inode_soft) = (Some(limits.hard_inodes), Some(limits.soft_inodes));
+    messages::LimitDiskResponse {
+        block_limit: block_hard,
+        block: block_hard,
+        block_soft,
+        block_hard,
+        inode_limit: inode_hard,
+        inode: inode_hard,
+        inode_soft,
+        inode_hard,
+        byte_limit: hard,
+        byte: hard,
+        byte_soft: soft,
+        byte_hard: hard,
+    }
+}
+
 /// The limits that are set.
 fn limits(limits: &messages::ResourceLimits) -> Vec<(Resource, u64)> {
     let all = [
@@ -177,10 +217,18 @@ pub(crate) fn info(info: Info) -> messages::InfoResponse {
         container_path: Some(info.path.into_os_string().into_encoded_bytes()),
         memory_stat: info.memory.map(memory),
         cpu_stat: info.cpu.map(cpu),
+        disk_stat: info.disk.map(disk),
         bandwidth_stat: Some(bandwidth(info.bandwidth)),
         pressure_stat: info.pressure.map(pressure_stat),
         job_ids: info.jobs.into_iter().map(u64::from).collect(),
-        ..messages::InfoResponse::default()
+    }
+}
+
+fn disk(stat: DiskStat) -> messages::DiskStat {
+    messages::DiskStat {
+        bytes_used: Some(stat.bytes_used),
+        inodes_used: stat.inodes_used,
+        backend: Some(stat.backend.into()),
     }
 }
 
@@ -346,6 +394,60 @@ mod tests {
     }
 
     #[test]
+    fn of_several_names_of_a_disk_limit_the_later_one_wins() {
+        use messages::LimitDiskRequest as Request;
+        let all = Request {
+            block_limit: Some(1),
+            block: Some(2),
+            block_soft: Some(3),
+            block_hard: Some(4),
+            inode_limit: Some(5),
+            inode: Some(6),
+            inode_soft: Some(7),
+            inode_hard: Some(8),
+            byte_limit: Some(9),
+            byte: Some(10),
+            byte_soft: Some(11),
+            byte_hard: Some(12),
+            ..Request::default()
+        };
+        let (hard, soft) = (Some(Space::Blocks(4)), Some(Space::Blocks(3)));
+        let expected = Disk { soft, hard, soft_inodes: Some(7), hard_inodes: Some(8) };
+        assert_eq!(limit_disk(&all), expected);
+        let hard = |request: Request| limit_disk(&request).hard;
+        let without = Request { block_hard: None, inode_hard: None, block_soft: None, ..all };
+        assert_eq!(limit_disk(&without).hard, Some(Space::Blocks(2)));
+        assert_eq!(limit_disk(&without).hard_inodes, Some(6));
+        assert_eq!(limit_disk(&without).soft, Some(Space::Bytes(11)));
+        let bytes = Request { block_limit: None, block: None, ..without };
+        assert_eq!(hard(bytes.clone()), Some(Space::Bytes(12)));
+        assert_eq!(hard(Request { byte_hard: None, ..bytes.clone() }), Some(Space::Bytes(10)));
+        assert_eq!(hard(Request { byte_hard: None, byte: None, ..bytes }), Some(Space::Bytes(9)));
+        let first =
+            Request { block_limit: Some(1), byte_hard: Some(9), inode_limit: Some(3), ..Request::default() };
+        assert_eq!(limit_disk(&first).hard_inodes, Some(3));
+        assert_eq!(hard(first), Some(Space::Blocks(1)));
+        assert_eq!(limit_disk(&Request::default()), Disk::default());
+    }
+
+    #[test]
+    fn the_limits_of_the_disk_are_told_under_each_name() {
+        let limits = Limits { soft_bytes: 512, hard_bytes: 4096, soft_inodes: 5, hard_inodes: 9 };
+        let told = disk_limits(Some(limits));
+        for blocks in [told.block_limit, told.block, told.block_hard] {
+            assert_eq!(blocks, Some(4));
+        }
+        for bytes in [told.byte_limit, told.byte, told.byte_hard] {
+            assert_eq!(bytes, Some(4096));
+        }
+        for inodes in [told.inode_limit, told.inode, told.inode_hard] {
+            assert_eq!(inodes, Some(9));
+        }
+        assert_eq!((told.block_soft, told.byte_soft, told.inode_soft), (Some(1), Some(512), Some(5)));
+        assert_eq!(disk_limits(None), messages::LimitDiskResponse::default());
+    }
+
+    #[test]
     fn stop_has_the_declared_defaults() {
         let plain = stop(&messages::StopRequest::default());
         assert!(!plain.background && !plain.kill);
@@ -365,6 +467,7 @@ mod tests {
             path: "/depot/id".into(),
             memory: Some(MemoryStat { rss: Some(7), total_unevictable: Some(0), ..MemoryStat::default() }),
             cpu: None,
+            disk: Some(DiskStat { bytes_used: 4096, inodes_used: None, backend: "btrfs" }),
             pressure: Some(PressureStat {
                 io: Some(Pressure { some: Some(Stall { total: 9, ..Stall::default() }), full: None }),
                 ..PressureStat::default()
@@ -378,7 +481,10 @@ mod tests {
         assert_eq!(told.container_path, Some(b"/depot/id".to_vec()));
         let memory = told.memory_stat.unwrap();
         assert_eq!((memory.rss, memory.total_unevictable, memory.cache), (Some(7), Some(0), None));
-        assert!(told.cpu_stat.is_none() && told.disk_stat.is_none());
+        assert!(told.cpu_stat.is_none());
+        let disk = told.disk_stat.unwrap();
+        assert_eq!((disk.bytes_used, disk.inodes_used), (Some(4096), None));
+        assert_eq!(disk.backend, Some(b"btrfs".to_vec()));
         let waiting = told.pressure_stat.unwrap();
         assert_eq!((waiting.cpu, waiting.io.as_ref().unwrap().some_total), (None, Some(9)));
         assert_eq!(waiting.io.unwrap().full_avg10, None);

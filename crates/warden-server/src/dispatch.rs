@@ -40,9 +40,6 @@ pub(crate) enum Refusal {
     /// All clients together ask for too much.
     #[error(transparent)]
     Exhausted(#[from] Exhausted),
-    /// A command of a later version.
-    #[error("{0}: not implemented yet")]
-    NotImplemented(&'static str),
     /// A job's output could not be opened.
     #[error("opening {stream} of job {job}: {source}")]
     Output { job: u32, stream: &'static str, source: io::Error },
@@ -80,14 +77,6 @@ impl Session<'_> {
             Request::Run(run) => return self.run(run).await,
             Request::Link(link) => return self.link(link).await,
             Request::Stream(stream) => return self.stream(stream).await,
-            other => self.respond(other).await?,
-        };
-        self.writer.response(&response).await.map_err(Refusal::Socket)
-    }
-
-    /// Does a request that has one short answer.
-    async fn respond(&self, request: Request) -> Result<Response, Refusal> {
-        Ok(match request {
             Request::Ping(_) => Response::Ping(PingResponse::default()),
             Request::Echo(echo) => Response::Echo(EchoResponse { message: echo.message }),
             Request::List(_) => Response::List(ListResponse { handles: self.domain.list() }),
@@ -100,14 +89,12 @@ impl Session<'_> {
             Request::CopyOut(copy) => self.copy_out(copy).await?,
             Request::LimitMemory(limit) => self.limit_memory(limit).await?,
             Request::LimitCpu(limit) => self.limit_cpu(limit).await?,
+            Request::LimitDisk(limit) => self.limit_disk(limit).await?,
             Request::LimitBandwidth(limit) => self.limit_bandwidth(limit).await?,
             Request::NetIn(request) => self.net_in(request).await?,
             Request::NetOut(request) => self.net_out(request).await?,
-            later => {
-                self.container(later.handle())?;
-                return Err(Refusal::NotImplemented(later.name()));
-            }
-        })
+        };
+        self.writer.response(&response).await.map_err(Refusal::Socket)
     }
 
     /// Finds a container; from now on this connection references it.
@@ -143,12 +130,10 @@ mod tests {
             Refusal::Domain(Error::UnknownHandle),
             Refusal::Domain(Error::NoSuchJob),
             Refusal::TooLong(TooLong(1 << 32)),
-            Refusal::NotImplemented("limit_cpu"),
             Refusal::Socket(io()),
         ] {
             assert!(!refusal.is_failure(), "{refusal}");
         }
-        assert_eq!(Refusal::NotImplemented("limit_cpu").to_string(), "limit_cpu: not implemented yet");
         assert_eq!(Refusal::Domain(Error::UnknownHandle).to_string(), "unknown handle");
     }
 }

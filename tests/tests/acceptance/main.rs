@@ -12,6 +12,7 @@ mod confinement;
 mod containers;
 mod copies;
 mod disconnects;
+mod disk;
 mod escapes;
 mod frames;
 mod grace;

@@ -14,17 +14,20 @@ fn the_demo_passes_in_a_container() {
     ]);
     let mut client = daemon.connect();
     let repository = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
-    let bind = |source: &Path, destination: &str| BindMount {
+    let bind = |source: &Path, destination: &str, mode| BindMount {
         src_path: Some(files::bytes(source)),
         dst_path: Some(destination.as_bytes().to_vec()),
-        mode: Some(0),
+        mode: Some(mode),
     };
+    let depot = files::directory();
     let programs = programs::find("wardend").parent().unwrap().to_path_buf();
     let handle = client.create_with(CreateRequest {
         bind_mounts: vec![
-            bind(&repository.join("scripts"), "/opt/scripts"),
-            bind(&repository.join("examples"), "/opt/examples"),
-            bind(&programs, "/opt/programs"),
+            bind(&repository.join("scripts"), "/opt/scripts", 0),
+            bind(&repository.join("examples"), "/opt/examples", 0),
+            bind(&programs, "/opt/programs", 0),
+            // The inner depot: before Linux 6.3 a tmpfs shows no other owners than its own.
+            bind(depot.path(), "/run/nested", 1),
         ],
         ..CreateRequest::default()
     });

@@ -178,12 +178,17 @@ fn the_switch_closes_it_and_configured_servers_need_none() {
 fn the_way_to_names_goes_with_the_daemon() {
     let mut world = World::around(Daemon::with_resolv_conf(&[], RESOLVED));
     let mut client = world.daemon.connect();
-    client.create();
+    let _server = Server::start(world.host("python3"), "127.0.0.53", [192, 0, 2, 77]);
+    let handle = client.create();
     assert!(world.nft().contains("table inet warden-dns"), "{}", world.nft());
     let keeper = world.keep();
     world.daemon.signal(rustix::process::Signal::KILL);
     world.daemon.wait();
     let listed = run(keeper.host("nft").args(["list", "ruleset"]));
     assert!(listed.contains("table inet warden {") && !listed.contains("warden-dns"), "{listed}");
+    drop(keeper);
+    // The next daemon finds the container, and serves it again.
     world.daemon.restart();
+    let mut client = world.daemon.connect();
+    assert_eq!(ask(&mut client, &handle, "DGRAM"), "192.0.2.77");
 }

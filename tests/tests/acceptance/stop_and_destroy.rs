@@ -314,10 +314,11 @@ fn a_container_whose_supervisor_dies_answers_and_can_be_destroyed() {
     let supervisor =
         daemon.helpers().into_iter().find(|process| process.command.contains("iomux")).expect("iomux runs");
     kernel::signal(supervisor.pid, rustix::process::Signal::KILL);
-    let (answer, _) = within(15.0, "a link without its supervisor", || client.try_link(&handle, job));
-    assert!(answer.is_err() || answer.unwrap().status == 255);
+    let mut linking = daemon.connect();
+    linking.send(LinkRequest { handle: Some(handle.clone()), job_id: Some(job) });
     daemon.connect().ping();
     within(20.0, "destroy without its supervisor", || client.must(destroy(&handle)));
+    assert_eq!(linking.receive_of::<LinkRequest>().unwrap().exit_status, Some(255));
     assert_eq!(count(&id), 0);
 }
 

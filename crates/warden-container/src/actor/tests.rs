@@ -39,7 +39,7 @@ impl World {
 impl Drop for World {
     fn drop(&mut self) {
         let id = self.container.id();
-        let _ = self.machine.teardown(id);
+        let _ = self.machine.destroy(id);
         self.machine.cgroups.remove_parents();
     }
 }
@@ -116,7 +116,7 @@ fn world(name: &str, program: &[&str]) -> World {
     let pid = rustix::process::Pid::from_raw(child.id().unwrap().cast_signed()).unwrap();
     let process = crate::process::Process::Child(child);
     let supervisor = Supervisor { link: Link::new(ours).unwrap(), process, init: 0, told: Vec::new() };
-    let leases = machine.pools.lease(None).unwrap();
+    let leases = machine.pools.lease(id, None).unwrap();
     let shared = Shared::new(id, b"handle".to_vec(), Arc::clone(&machine), &registry, leases, None);
     shared.set_state(State::Active);
     let reservation = registry.reserve(b"handle".to_vec()).unwrap();
@@ -289,7 +289,10 @@ async fn destroy_stops_kills_clears_and_answers_everybody() {
     let obituary = world.container.last_info().await;
     assert_eq!((obituary.state, obituary.jobs), (State::Active, vec![id]));
     assert!(job.open(crate::job::Stream::Stdout).is_ok());
-    assert!(world.machine.pools.lease(Some(b"10.254.0.1")).is_ok(), "the network is free again");
+    assert!(
+        world.machine.pools.lease(world.machine.ids.next(), Some(b"10.254.0.1")).is_ok(),
+        "the network is free again"
+    );
 }
 
 #[tokio::test]
@@ -389,7 +392,7 @@ async fn a_closing_daemon_refuses_requests_and_lets_jobs_go_on() {
 #[tokio::test]
 async fn a_container_without_its_actor_can_be_destroyed() {
     let world = world("orphan", SLEEPS);
-    let leases = world.machine.pools.lease(None).unwrap();
+    let leases = world.machine.pools.lease(world.container.id(), None).unwrap();
     let shared = Shared::new(
         world.container.id(),
         b"handle".to_vec(),

@@ -45,6 +45,17 @@ fn settings() -> Settings {
     settings
 }
 
+/// A network that has taken over.
+fn prepare(
+    settings: &Settings,
+    adopted: Vec<ContainerNetwork>,
+    leftovers: &[Id],
+) -> Result<(Network, Vec<NotAdopted>), Error> {
+    let network = Network::open(settings)?;
+    let refused = network.restore(adopted, leftovers)?;
+    Ok((network, refused))
+}
+
 /// A container with two forwarded ports and two rules.
 fn container(number: u16) -> ContainerNetwork {
     let first = u32::from(Ipv4Addr::new(10, 254, 0, 0)) + u32::from(number) * 4;
@@ -88,7 +99,7 @@ fn a_table_of_500_containers_is_written_whole_and_repaired_whatever_is_done_to_i
         nft(&["add", "table", "ip", "other"]);
         let containers: Vec<_> = (0..500).map(container).collect();
         let ids: Vec<_> = containers.iter().map(|container| container.id).collect();
-        let (network, refused) = Network::prepare(&settings(), containers, &[]).unwrap();
+        let (network, refused) = prepare(&settings(), containers, &[]).unwrap();
         assert!(refused.is_empty(), "{refused:?}");
         let whole = listed();
         let count = |part: &str| whole.iter().filter(|line| line.contains(part)).count();
@@ -123,7 +134,7 @@ fn a_table_of_500_containers_is_written_whole_and_repaired_whatever_is_done_to_i
 #[test]
 fn a_change_that_meets_a_table_of_somebody_elses_making_writes_it_whole() {
     alone(|| {
-        let (network, _) = Network::prepare(&settings(), vec![container(1), container(2)], &[]).unwrap();
+        let (network, _) = prepare(&settings(), vec![container(1), container(2)], &[]).unwrap();
         let whole = listed();
         let ids = [1, 2].map(|number| container(number).id);
         // Held, so that nobody repairs it meanwhile.
@@ -155,7 +166,7 @@ fn chains_of_other_programs_that_drop_forwarding_are_known() {
         nft(&[
             "add table ip6 filter; add chain ip6 filter FORWARD { type filter hook forward priority 0; policy accept; }",
         ]);
-        let (network, _) = Network::prepare(&settings(), Vec::new(), &[]).unwrap();
+        let (network, _) = prepare(&settings(), Vec::new(), &[]).unwrap();
         let mut state = lock(&network.state);
         let chains = nftables::base_chains(&mut state.filter).unwrap();
         let found: Vec<_> = chains.iter().filter(|chain| drops_forwarding(chain, "warden")).collect();
@@ -170,7 +181,7 @@ fn ports_of_adopted_containers_are_taken_and_what_contradicts_is_not_adopted() {
         let mut twin = container(2);
         twin.records.net_in.push(container(1).records.net_in[0]);
         let twins = twin.id;
-        let (network, refused) = Network::prepare(&settings(), vec![container(1), twin], &[]).unwrap();
+        let (network, refused) = prepare(&settings(), vec![container(1), twin], &[]).unwrap();
         let [(id, why)] = &refused[..] else { panic!("{refused:?}") };
         assert_eq!(
             (*id, why.to_string().as_str()),

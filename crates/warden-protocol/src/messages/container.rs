@@ -173,8 +173,10 @@ schema! {
     message DiskStat {
         /// Its files' content, bytes.
         1 bytes_used: optional uint64,
-        /// Its files, a count.
+        /// Its files, a count; absent where they are not counted.
         2 inodes_used: optional uint64,
+        /// What counts and limits: ext4 or xfs (project quotas), or btrfs (quota groups).
+        3 backend: optional string,
     }
 
     /// The limits of a container's bandwidth; 4294967295 is no limit.

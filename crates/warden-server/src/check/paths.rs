@@ -31,6 +31,7 @@ pub(super) fn items(config: &Config) -> Vec<Item> {
     let server = &config.server;
     let mut items = Vec::new();
     items.push(depot(&server.depot));
+    items.extend(super::disk::items(server));
     if server.user_namespace {
         let image = server.rootfs.clone().unwrap_or_else(|| PathBuf::from("/usr"));
         let release = rustix::system::uname().release().to_string_lossy().into_owned();

@@ -49,6 +49,8 @@ pub struct Server {
     pub rootfs: Option<PathBuf>,
     /// Directory of the containers.
     pub depot: PathBuf,
+    /// A file that holds the depot's file system; absent: the depot is a plain directory.
+    pub depot_image: Option<DepotImage>,
     /// Limits of every job.
     pub rlimits: BTreeMap<Resource, u64>,
     /// File that holds the daemon's process id.
@@ -122,6 +124,7 @@ impl Server {
             depot: section
                 .optional_path("container_depot_path")?
                 .unwrap_or_else(|| PathBuf::from("/var/lib/warden/containers")),
+            depot_image: DepotImage::read(&mut section, notes)?,
             rlimits: read_rlimits(&mut section, notes)?,
             pidfile: section.optional_path("pidfile")?,
             syslog_socket: section.optional_path("syslog_socket")?,
@@ -174,6 +177,34 @@ impl HostIds {
         }
         section.finish_strictly(notes)?;
         Ok(ids)
+    }
+}
+
+/// A file that holds a file system.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DepotImage {
+    /// Where it is; made when it is missing.
+    pub path: PathBuf,
+    /// Bytes of a new one.
+    pub size: u64,
+}
+
+impl DepotImage {
+    /// Less than this cannot be made a file system that is of use.
+    const LEAST: i128 = 256 << 20;
+
+    /// Reads our own map `depot_image`; an empty one is none.
+    fn read(server: &mut Section, notes: &mut Notes) -> Result<Option<Self>, ConfigError> {
+        let mut section = server.section("depot_image")?;
+        let path = section.optional_path("path")?;
+        let size = section.number("size", Self::LEAST, i64::MAX.into())?;
+        section.finish_strictly(notes)?;
+        match (path, size) {
+            (None, None) => Ok(None),
+            (Some(path), Some(size)) => Ok(Some(Self { path, size })),
+            (Some(_), None) => Err(ConfigError::new("server.depot_image has a path, but no size")),
+            (None, Some(_)) => Err(ConfigError::new("server.depot_image has a size, but no path")),
+        }
     }
 }
 

@@ -4,10 +4,10 @@ use std::env;
 use std::io;
 use std::path::{Path, PathBuf, absolute};
 
-use warden_container::settings::{Firewall, Image, NetworkPool, PortPool, Settings, UserPool};
+use warden_container::settings::{self, Firewall, Image, NetworkPool, PortPool, Settings, UserPool};
 use warden_init::spec::IdRange;
 
-use super::{Config, Server};
+use super::{Config, DepotImage, Server};
 use crate::failure::Failure;
 
 /// LANG of the jobs where the daemon has none itself.
@@ -21,6 +21,8 @@ impl Config {
         let restrictions = server.restrictions.with_nested_warden(server.allow_nested_warden);
         Ok(Settings {
             depot: whole(&server.depot)?,
+            depot_image: server.depot_image.as_ref().map(DepotImage::settings).transpose()?,
+            disk_quota: server.disk_quota_enabled,
             image: match &server.rootfs {
                 None => Image::Host,
                 Some(path) => Image::Directory(whole(path)?),
@@ -62,6 +64,12 @@ impl Config {
             confinement: restrictions.confinement,
             device_rules: restrictions.devices,
         })
+    }
+}
+
+impl DepotImage {
+    fn settings(&self) -> Result<settings::DepotImage, Failure> {
+        Ok(settings::DepotImage { path: whole(&self.path)?, size: self.size })
     }
 }
 

@@ -218,6 +218,7 @@ fn a_value_of_the_wrong_type_names_key_value_and_what_was_expected() {
         ("server.pidfile", texts),
         ("server.syslog_socket", texts),
         ("server.helpers_path", texts),
+        ("server.depot_image.path", texts),
         ("server.cgroup_parent", texts),
         ("logging.level", &["7", "true", "[info]", "''", "verbose", "null"]),
         ("logging.file", texts),
@@ -252,6 +253,7 @@ fn a_section_that_is_no_map_is_refused() {
             assert_eq!(message, format!("{section} is {shown}: expected a map"));
         }
     }
+
     for section in [
         "server.quota",
         "server.container_rlimits",
@@ -259,6 +261,7 @@ fn a_section_that_is_no_map_is_refused() {
         "server.access",
         "server.confinement",
         "server.memory_pressure",
+        "server.depot_image",
     ] {
         assert_eq!(refusal(&document(section, "yes")), format!("{section} is true: expected a map"));
     }
@@ -412,6 +415,26 @@ fn an_empty_key_is_an_absent_one_where_the_original_allowed_it() {
     let empty = "server: {pidfile: , syslog_socket: , container_rootfs_path: , container_depot_path: }\nlogging: {file: , syslog: }";
     assert_eq!(config(empty), config(""));
     assert_eq!(config("server: {container_rootfs_path: host}"), config(""));
+}
+
+#[test]
+fn an_image_of_the_depot_has_a_path_and_a_size() {
+    let image = config("server: {depot_image: {path: /images/depot, size: 268435456}}").server.depot_image;
+    assert_eq!(image, Some(DepotImage { path: "/images/depot".into(), size: 256 << 20 }));
+    for none in
+        ["", "server: {depot_image: }", "server: {depot_image: {}}", "server: {depot_image: {path: }}"]
+    {
+        assert_eq!(config(none).server.depot_image, None, "{none}");
+    }
+    for (text, message) in [
+        ("{path: /image}", "server.depot_image has a path, but no size"),
+        ("{size: 268435456}", "server.depot_image has a size, but no path"),
+        ("{path: /image, size: 268435455}", "server.depot_image.size is 268435455: expected a whole number"),
+        ("{path: /image, size: 268435456, type: xfs}", "server.depot_image.type is unknown"),
+    ] {
+        let refused = refusal(&format!("server: {{depot_image: {text}}}"));
+        assert!(refused.starts_with(message), "{text}: {refused}");
+    }
 }
 
 #[test]

@@ -1,0 +1,114 @@
+//! The machine as what containers stand on: how each object of the ledger is made and undone in the kernel.
+
+use std::collections::BTreeSet;
+use std::io;
+use std::time::Instant;
+
+use crate::create::Making;
+use crate::error::{Context, Error};
+use crate::id::Id;
+use crate::ledger::{self, Ground, Object};
+use crate::machine::{KILL_TIME, Machine};
+use crate::recovery::{self, Survivor, Verdict};
+use crate::snapshot::{self, Snapshot, Unreadable};
+use crate::state::State;
+use crate::supervisor;
+
+impl Ground for Machine {
+    type Making = Making;
+    type Survivor = Survivor;
+
+    fn make(&self, making: &mut Making, object: Object) -> Result<(), Error> {
+        making.make(object)
+    }
+
+    fn undo(&self, id: Id, object: Object) -> Result<(), Error> {
+        match object {
+            Object::Snapshot => self.withdraw(id),
+            Object::Network => self.network.detach(id),
+            Object::Processes => self.end_processes(id),
+            // It goes with the directory.
+            Object::Spec => Ok(()),
+            Object::Cgroups => self.cgroups.remove(id, Instant::now() + KILL_TIME),
+            Object::Directory => self.depot.remove(id),
+            Object::Leases => {
+                self.pools.release(id);
+                Ok(())
+            }
+        }
+    }
+
+    fn known(&self) -> Result<Vec<Id>, Error> {
+        let ids: BTreeSet<Id> = self.depot.leftovers()?.into_iter().chain(self.cgroups.leftovers()).collect();
+        Ok(ids.into_iter().collect())
+    }
+
+    fn judge(&self, id: Id) -> Result<Option<Survivor>, Error> {
+        let directory = self.depot.directory(id);
+        let judged = recovery::judge(id, &directory);
+        let snapshot = match &judged {
+            Ok(snapshot) => Some(snapshot),
+            Err((_, snapshot)) => snapshot.as_deref(),
+        };
+        let leases = snapshot.map(|snapshot| {
+            self.pools.adopt(id, snapshot.network, snapshot.network_v6, snapshot.user, snapshot.ids)
+        });
+        match (judged, leases) {
+            (Ok(snapshot), Some(leases)) => Ok(Some(Survivor { snapshot, leases })),
+            (Err((Verdict::Unreadable(Unreadable::Version(version)), _)), _) => {
+                // A newer daemon's container is none to be removed by an older one.
+                let source = io::Error::other(format!("version {version}, of another wardend"));
+                Err(source).context(|| format!("reading {}", directory.join(snapshot::NAME).display()))
+            }
+            (Err((reason @ Verdict::Unreadable(_), _)), _) => {
+                tracing::error!(container = %id, %reason, "a container of an earlier daemon is removed");
+                Ok(None)
+            }
+            (Err((reason, _)), _) => {
+                tracing::info!(container = %id, %reason, "a container of an earlier daemon is removed");
+                Ok(None)
+            }
+            (Ok(_), None) => Ok(None),
+        }
+    }
+
+    fn restore(&self, survivors: &mut Vec<Survivor>, others: &[Id]) -> Result<(), Error> {
+        let networks = survivors.iter().map(Survivor::network).collect();
+        for (id, error) in self.network.restore(networks, others)? {
+            tracing::error!(container = %id, %error, "a container is left alone: its rules cannot be made");
+            survivors.retain(|survivor| survivor.snapshot.id != id);
+        }
+        Ok(())
+    }
+}
+
+impl Machine {
+    /// Ends what there is of a container and removes all it owns; from its id alone, as often as one likes.
+    pub(crate) fn destroy(&self, id: Id) -> Result<(), Error> {
+        ledger::destroy(self, id, &Object::ALL)
+    }
+
+    /// The same for a container whose snapshot its actor keeps, and has withdrawn.
+    pub(crate) fn clear(&self, id: Id) -> Result<(), Error> {
+        ledger::destroy(self, id, Object::ALL.split_last().map_or(&[], |(_, below)| below))
+    }
+
+    /// Ends iomux, then whatever runs in the container.
+    fn end_processes(&self, id: Id) -> Result<(), Error> {
+        let ended = supervisor::end(&self.depot.spec_path(id));
+        let killed = self.cgroups.kill(id, Instant::now() + KILL_TIME);
+        Error::join([ended, killed].into_iter().filter_map(Result::err).collect()).map_or(Ok(()), Err)
+    }
+
+    /// Writes down that a container is being destroyed, so that nobody takes it over any more.
+    fn withdraw(&self, id: Id) -> Result<(), Error> {
+        let directory = self.depot.directory(id);
+        // One that cannot be read is taken over by nobody.
+        let Ok(Some(mut snapshot)) = Snapshot::read(&directory) else { return Ok(()) };
+        if snapshot.state == State::Destroyed {
+            return Ok(());
+        }
+        snapshot.state = State::Destroyed;
+        snapshot.write(&directory).context(|| format!("withdrawing the snapshot of container {id}"))
+    }
+}
