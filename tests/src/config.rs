@@ -10,6 +10,9 @@ pub const ALL_PRIVILEGES: (&str, &str) = (
     "{capabilities: false, system_calls: false, no_new_privileges: false, masked_paths: false, read_only_paths: false}",
 );
 
+/// The setting that makes no container ahead: for tests that count what there is.
+pub const NOTHING_AHEAD: (&str, &str) = ("server.warm_pool_size", "0");
+
 /// Keys with their values, both as text of YAML.
 #[derive(Clone, Debug, Default)]
 pub struct Config(BTreeMap<String, BTreeMap<String, String>>);
