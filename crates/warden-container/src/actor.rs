@@ -285,7 +285,11 @@ impl Actor {
             Event::CopyEnded { copy, totals, failure } => self.copy_ended(copy, totals, failure),
             Event::Idle => self.became_idle(),
             Event::Gone => self.init_died(),
-            Event::Hello { .. } | Event::Ready { .. } | Event::SetupFailed { .. } => {
+            Event::Hello { .. }
+            | Event::Ready { .. }
+            | Event::SetupFailed { .. }
+            | Event::Furnished
+            | Event::NotFurnished { .. } => {
                 self.lose(&Lost::Garbage(format!("{event:?} twice")));
             }
         }
@@ -397,7 +401,7 @@ impl Actor {
         }
         let error = self.no_supervisor("stopping");
         self.stop_ended(Err(error));
-        self.end_after_gone();
+        self.end_after_loss();
     }
 
     fn died(&mut self, event: &str) {

@@ -32,14 +32,17 @@ impl Ground for Machine {
             Object::Cgroups => self.cgroups.remove(id, Instant::now() + self.patience()),
             Object::Directory => self.depot.remove(id),
             Object::Leases => {
-                self.pools.release(id);
+                if let Some(held) = self.pools.take(id) {
+                    self.network.give_back(id, held);
+                }
                 Ok(())
             }
         }
     }
 
     fn known(&self) -> Result<Vec<Id>, Error> {
-        let ids: BTreeSet<Id> = self.depot.leftovers()?.into_iter().chain(self.cgroups.leftovers()).collect();
+        let found = [self.depot.leftovers()?, self.depot.set_aside(), self.cgroups.leftovers()];
+        let ids: BTreeSet<Id> = found.into_iter().flatten().collect();
         Ok(ids.into_iter().collect())
     }
 
@@ -109,6 +112,10 @@ impl Machine {
             return Ok(());
         }
         snapshot.state = State::Destroyed;
-        snapshot.write(&directory).context(|| format!("withdrawing the snapshot of container {id}"))
+        match snapshot.write(&directory) {
+            // Whoever wrote it at the same time has written the same.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            written => written.context(|| format!("withdrawing the snapshot of container {id}")),
+        }
     }
 }

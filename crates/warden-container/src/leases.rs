@@ -29,8 +29,11 @@ pub(crate) struct Pools {
     held: Mutex<HashMap<Id, Held>>,
 }
 
-/// What is out of the pools for one container: network, user, ids.
-type Held = [Option<Lease>; 3];
+/// What is out of the pools for one container, network, user, ids, until this is dropped.
+#[derive(Debug)]
+pub(crate) struct Held {
+    leases: [Option<Lease>; 3],
+}
 
 impl Pools {
     /// Fills the pools.
@@ -89,9 +92,11 @@ impl Pools {
         Leases { addresses, user, ids }
     }
 
-    /// Takes back what a container holds, if it holds anything.
-    pub(crate) fn release(&self, id: Id) {
-        drop(lock(&self.held).remove(&id));
+    /// Notes that a container was known to nobody: what it holds is leased again first, and without a rest.
+    pub(crate) fn unused(&self, id: Id) {
+        if let Some(held) = lock(&self.held).get_mut(&id) {
+            held.leases.iter_mut().flatten().for_each(Lease::unused);
+        }
     }
 
     /// Who holds something.
@@ -99,12 +104,17 @@ impl Pools {
         lock(&self.held).keys().copied().collect()
     }
 
-    fn hold(&self, id: Id, held: Held) {
-        lock(&self.held).insert(id, held);
+    /// Takes from a container what it holds, if it holds anything.
+    pub(crate) fn take(&self, id: Id) -> Option<Held> {
+        lock(&self.held).remove(&id)
+    }
+
+    fn hold(&self, id: Id, leases: [Option<Lease>; 3]) {
+        lock(&self.held).insert(id, Held { leases });
     }
 
     fn lease_network(&self, text: &[u8]) -> Result<Lease, Error> {
-        let asked = mask(parse_address(text));
+        let asked = asked_network(text);
         let taken = || Error::NetworkTaken(asked.to_string());
         let index = index_in(self.network, asked).ok_or_else(taken)?;
         self.networks.lease_this(index).ok_or_else(taken)
@@ -136,6 +146,11 @@ fn networks_in(network: Ipv4Net) -> u32 {
 /// Reads an address as the original does: what is none is 0.0.0.0.
 fn parse_address(text: &[u8]) -> Ipv4Addr {
     std::str::from_utf8(text).ok().and_then(|text| text.parse().ok()).unwrap_or(Ipv4Addr::UNSPECIFIED)
+}
+
+/// The first address of the /30 that a request asks for.
+pub(crate) fn asked_network(text: &[u8]) -> Ipv4Addr {
+    mask(parse_address(text))
 }
 
 /// The first address of an address's /30.
@@ -216,8 +231,8 @@ mod tests {
         assert_eq!(leases.addresses.network.to_string(), "10.254.0.12/30");
         let refused = pools.lease(id(2), Some(b"10.254.0.13")).unwrap_err();
         assert_eq!(refused.to_string(), "Could not acquire network: 10.254.0.12");
-        pools.release(id(1));
-        pools.release(id(1));
+        drop(pools.take(id(1)));
+        drop(pools.take(id(1)));
         assert!(pools.lease(id(2), Some(b"10.254.0.13")).is_ok());
     }
 
@@ -239,7 +254,7 @@ mod tests {
         networks.lease(id(1), None).unwrap();
         networks.lease(id(2), None).unwrap();
         assert_eq!(networks.lease(id(3), None).unwrap_err().to_string(), "Could not acquire network");
-        networks.release(id(1));
+        drop(networks.take(id(1)));
         assert!(networks.lease(id(3), None).is_ok());
 
         let users = pools("10.0.0.0/29", 1, None);
@@ -277,7 +292,7 @@ mod tests {
         assert_eq!(others[1].addresses.network.to_string(), "10.254.0.8/30");
         assert_eq!((others[0].user, others[1].user), (10_000, 10_002));
         assert_eq!(others[1].ids.unwrap().host_start, 655_360);
-        pools.release(id(1));
+        drop(pools.take(id(1)));
         assert!(pools.lease(id(4), Some(b"10.254.0.5")).is_ok());
         let elsewhere = pools.adopt(id(5), Ipv4Addr::new(192, 168, 0, 8), None, 5, None);
         assert_eq!(elsewhere.addresses.container, Ipv4Addr::new(192, 168, 0, 10));

@@ -2,7 +2,7 @@
 //! and removed.
 //!
 //! A container's directory in the depot is the first that it has and the last that it loses ([`crate::ledger`]); so
-//! whatever bears an id that has no directory is left over. The directories are listed after everything else: what was
+//! whatever bears an id that has no directory, not even one that a daemon has moved to the trash, is left over. The directories are listed after everything else: what was
 //! found before and has none then is gone, or is a leftover. Which of both, a second look a little later tells.
 //!
 //! An interface is ours by its group, a rule by its table, a control group by the configured parent, a process and a mount
@@ -101,7 +101,7 @@ impl Place<'_> {
         let mounts = depot::mounts(self.depot);
         let trash = depot::trash(self.depot);
         // Last of all.
-        let known = depot::ids(self.depot)?;
+        let known = depot::known(self.depot, self.in_use)?;
         let is_stray = |id: &Id| !known.contains(id);
         let mut found = Vec::new();
         let mut add = |kind, name: String, id| found.push(Leftover { kind, name, id });

@@ -1,5 +1,6 @@
 //! The domain: lifecycle of containers and jobs, pools, images. Knows no wire protocol.
 
+mod activity;
 mod actor;
 mod admission;
 mod cgroup;
@@ -36,11 +37,13 @@ mod quarantine;
 mod recovery;
 mod references;
 mod registry;
+mod removal;
 pub mod request;
 mod rlimits;
 mod saving;
 pub mod settings;
 mod snapshot;
+mod standing;
 pub mod state;
 mod stdin;
 mod stop_plan;
@@ -49,6 +52,7 @@ mod supervisor;
 mod take_over;
 mod tree;
 mod undying;
+mod warm_pool;
 
 /// What the fuzzer is let into.
 #[cfg(fuzzing)]

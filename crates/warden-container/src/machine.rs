@@ -4,9 +4,10 @@ use std::fs::{self, Permissions};
 use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
+use crate::activity::Activity;
 use crate::cgroup::Cgroups;
 use crate::depot::{Depot, make_directory};
 use crate::device::Device;
@@ -19,6 +20,7 @@ use crate::leases::Pools;
 use crate::network::Network;
 use crate::quarantine::Quarantine;
 use crate::recovery::{self, Survivor};
+use crate::removal::Removals;
 use crate::settings::{IoLimits, Settings};
 
 /// How long the processes of a container may take to be gone, and its cgroups after them.
@@ -38,6 +40,7 @@ pub(crate) struct Machine {
     pub(crate) dns: Dns,
     pub(crate) pools: Pools,
     pub(crate) ids: Ids,
+    pub(crate) removals: Removals,
     /// The device whose reading and writing is limited, where that is asked for and possible.
     pub(crate) io_device: Option<Device>,
     /// The configured image.
@@ -50,7 +53,10 @@ pub(crate) struct Machine {
     pub(crate) quarantine: Quarantine,
     /// Whether clients are served.
     serving: AtomicBool,
+    /// What keeps the machine busy with requests.
+    pub(crate) activity: Activity,
     jobs: AtomicU32,
+    births: AtomicU64,
     closing: AtomicBool,
 }
 
@@ -59,6 +65,8 @@ impl Machine {
     pub(crate) fn prepare(settings: Settings) -> Result<(Self, Vec<Survivor>), Error> {
         let machine = Self::open(settings)?;
         let survivors = recovery::start(&machine)?;
+        let last_birth = survivors.iter().map(|survivor| survivor.snapshot.birth).max().unwrap_or_default();
+        machine.births.store(last_birth.saturating_add(1), Ordering::Relaxed);
         machine.serving.store(true, Ordering::Release);
         Ok((machine, survivors))
     }
@@ -93,12 +101,15 @@ impl Machine {
             image,
             cgroups,
             ids,
+            removals: Removals::default(),
             lower,
             init,
             supervisor,
             quarantine: Quarantine::default(),
             serving: AtomicBool::new(false),
+            activity: Activity::default(),
             jobs: AtomicU32::new(1),
+            births: AtomicU64::new(1),
             closing: AtomicBool::new(false),
         })
     }
@@ -116,6 +127,11 @@ impl Machine {
     /// How long the processes of a container may take to be gone; a start waits for none that does not die.
     pub(crate) fn patience(&self) -> Duration {
         if self.serving.load(Ordering::Acquire) { KILL_TIME } else { START_PATIENCE }
+    }
+
+    /// The next place in the order in which containers are handed out.
+    pub(crate) fn next_birth(&self) -> u64 {
+        self.births.fetch_add(1, Ordering::Relaxed)
     }
 
     /// Refuses requests from now on.

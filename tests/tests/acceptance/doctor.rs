@@ -55,6 +55,9 @@ fn supervisor(spec: PathBuf) -> Child {
     command.arg0("iomux").args(["-c", "read x; true", "x"]).arg(spec).stdin(Stdio::piped()).spawn().unwrap()
 }
 
+/// The same, of one that was being removed.
+const TRASHED: &str = "00000000003";
+
 /// Things that are left over, and others that only look like them.
 struct Planted {
     supervisors: [Child; 2],
@@ -83,7 +86,7 @@ impl Planted {
             fs::create_dir(daemon.depot(name)).unwrap();
             fs::write(daemon.depot(name).join("file"), "text").unwrap();
         }
-        let mount = daemon.depot(".trash").join(ID);
+        let mount = daemon.depot(".trash").join(TRASHED);
         fs::create_dir(&mount).unwrap();
         programs::host("mount", &["-t", "tmpfs", "none", mount.to_str().unwrap()]);
         let spec = |depot: PathBuf| depot.join(ID).join("spec.json");
@@ -104,7 +107,7 @@ impl Planted {
             ("interface".to_owned(), format!("w-{ID}-2")),
             ("cgroup".to_owned(), format!("instance-{ID}")),
             ("mount".to_owned(), fs::canonicalize(&self.mount).unwrap().display().to_string()),
-            ("trash".to_owned(), ID.to_owned()),
+            ("trash".to_owned(), TRASHED.to_owned()),
             ("trash".to_owned(), "left".to_owned()),
             ("unknown".to_owned(), "backup".to_owned()),
         ];

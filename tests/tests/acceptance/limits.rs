@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use warden_protocol::messages::*;
-use warden_tests::{Connection, Daemon, eventually, kernel};
+use warden_tests::{Connection, Daemon, NOTHING_AHEAD, eventually, kernel};
 
 const MIB: u64 = 1 << 20;
 /// What the original answers where nobody has set a limit.
@@ -145,9 +145,9 @@ fn a_job_is_killed_before_its_init_where_memory_ends() {
     let daemon = Daemon::any();
     let mut client = daemon.connect();
     let handle = client.create();
-    let score = client.text(&handle, "sleep 0.2; cat /proc/$$/oom_score_adj");
+    let score = client.text(&handle, "read score < /proc/$$/oom_score_adj; echo $score");
     let privileged =
-        client.run_privileged(&handle, "sleep 0.2; cat /proc/1/oom_score_adj /proc/$$/oom_score_adj").text();
+        client.run_privileged(&handle, "cat /proc/1/oom_score_adj /proc/$$/oom_score_adj").text();
     let scores: Vec<i32> = privileged.lines().map(|line| line.parse().unwrap()).collect();
     assert_eq!(scores[1], score.trim().parse::<i32>().unwrap());
     assert!(scores[1] > scores[0], "{scores:?}");
@@ -155,7 +155,7 @@ fn a_job_is_killed_before_its_init_where_memory_ends() {
 
 #[test]
 fn one_descriptor_watches_the_memory_of_a_container_that_has_a_limit() {
-    let daemon = Daemon::own();
+    let daemon = Daemon::with(&[NOTHING_AHEAD]);
     let mut client = daemon.connect();
     let open = || fs::read_dir(format!("/proc/{}/fd", daemon.pid())).unwrap().count();
     let handle = client.create();

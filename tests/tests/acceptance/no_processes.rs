@@ -1,7 +1,7 @@
 //! What requests do not start: a request is done by the processes that are there.
 
 use warden_protocol::messages::*;
-use warden_tests::{Births, Connection, Daemon, Midwife};
+use warden_tests::{Births, Connection, Daemon, Midwife, NOTHING_AHEAD};
 
 const ROUNDS: usize = 5;
 
@@ -33,7 +33,7 @@ fn requests(client: &mut Connection, handle: &[u8], round: u64) {
 
 #[test]
 fn a_container_is_its_own_two_programs_and_limits_rules_and_info_start_none() {
-    let daemon = Daemon::own();
+    let daemon = Daemon::with(&[NOTHING_AHEAD]);
     let mut client = daemon.connect();
     let mut midwife = Midwife::of(daemon.pid(), []);
     assert_eq!(midwife.look(), Births::default());
@@ -42,6 +42,7 @@ fn a_container_is_its_own_two_programs_and_limits_rules_and_info_start_none() {
         let created = midwife.look();
         assert_eq!((created.children, created.programs), (1, 2), "iomux, and wshd below it: {created:?}");
         requests(&mut client, &handle, round as u64);
+        client.destroy(&handle);
         assert_eq!(midwife.look(), Births::default());
     }
     let handle = client.create();

@@ -96,7 +96,7 @@ fn the_next_daemon_goes_on_with_what_could_not_be_destroyed() {
     daemon.wait();
     daemon.restart();
     let mut client = daemon.connect();
-    assert_eq!(client.list(), [stuck.clone()]);
+    assert_eq!(client.list(), std::slice::from_ref(&stuck));
     let info = client.info(&stuck);
     assert_eq!(info.container_ip, address);
     assert!(info.events.iter().any(|event| event.starts_with(b"quarantined: ")));

@@ -179,6 +179,21 @@ impl Model {
         change(apply, || self.save(id, false))
     }
 
+    /// Ends a container as its actor does: what takes long is left for later.
+    pub(super) fn end_early(&self, id: Id) -> Result<(), Error> {
+        self.save(id, true)?;
+        self.end_processes(id)?;
+        self.disconnect(id)?;
+        self.discard(id)
+    }
+
+    fn discard(&self, id: Id) -> Result<(), Error> {
+        self.step(|kernel, _| {
+            kernel.directories.remove(&id);
+            kernel.trash.insert(id);
+        })
+    }
+
     /// Starts the daemon: takes over or removes what there is; answers with who is taken over.
     pub(super) fn start(&self) -> Result<Vec<Id>, Error> {
         let remains = recover(self)?;
@@ -294,10 +309,7 @@ impl Ground for Model {
                 if !self.kernel(|kernel| kernel.directories.contains_key(&id)) {
                     return self.empty_trash();
                 }
-                self.step(|kernel, _| {
-                    kernel.directories.remove(&id);
-                    kernel.trash.insert(id);
-                })?;
+                self.discard(id)?;
                 self.empty_trash()
             }
             Object::Cgroups => HIERARCHIES.iter().try_for_each(|&hierarchy| {
@@ -325,7 +337,10 @@ impl Ground for Model {
     }
 
     fn known(&self) -> Result<Vec<Id>, Error> {
-        Ok(self.kernel(|kernel| kernel.directories.keys().copied().collect()))
+        Ok(self.kernel(|kernel| {
+            let known: BTreeSet<Id> = kernel.directories.keys().chain(&kernel.trash).copied().collect();
+            known.into_iter().collect()
+        }))
     }
 
     fn judge(&self, id: Id) -> Result<Option<(Id, Option<u64>)>, Error> {

@@ -23,6 +23,16 @@ pub(super) fn ids(depot: &Path) -> Result<HashSet<Id>, Error> {
     Ok(entries.flatten().filter_map(|entry| Id::parse(entry.file_name().as_bytes())).collect())
 }
 
+/// The same with those whose directory is in the trash, as long as a daemon sees to that.
+pub(super) fn known(depot: &Path, in_use: bool) -> Result<HashSet<Id>, Error> {
+    let mut known = ids(depot)?;
+    if in_use {
+        // After the depot: it is where they were moved to meanwhile.
+        known.extend(trash(depot).iter().filter_map(|name| Id::parse(name.as_bytes())));
+    }
+    Ok(known)
+}
+
 /// Entries that are neither containers nor the depot's own.
 pub(super) fn unknown(depot: &Path) -> Vec<String> {
     let is_known = |name: &OsStr| {

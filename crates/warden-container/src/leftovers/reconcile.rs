@@ -34,7 +34,7 @@ pub(crate) async fn keep(machine: Weak<Machine>, interval: Duration) {
             let still = leases_without_directory(&machine)?;
             for id in held.intersection(&still) {
                 tracing::error!(container = %id, "an address, user and ids were left over: they are given back");
-                machine.pools.release(*id);
+                drop(machine.pools.take(*id));
             }
             Ok(())
         });
@@ -56,7 +56,7 @@ fn place(machine: &Machine) -> Place<'_> {
 
 fn leases_without_directory(machine: &Machine) -> Result<HashSet<Id>, Error> {
     let holders = machine.pools.holders();
-    let known = depot::ids(machine.depot.path())?;
+    let known = depot::known(machine.depot.path(), true)?;
     Ok(holders.difference(&known).copied().collect())
 }
 
