@@ -13,6 +13,7 @@ use std::time::Duration;
 use tokio::sync::Notify;
 
 use crate::error::Error;
+use crate::failpoint;
 use crate::id::Id;
 use crate::leases::Leases;
 use crate::machine::Machine;
@@ -127,7 +128,10 @@ impl Machine {
 
     /// Takes a container in which nothing runs out of everybody's way.
     pub(crate) fn set_aside(&self, id: Id) -> Result<(), Error> {
-        let outcomes = [self.network.detach(id), self.depot.discard(id)];
+        let detached = self.network.detach(id);
+        failpoint::reach(format_args!("discard"));
+        let outcomes = [detached, self.depot.discard(id)];
+        failpoint::reach(format_args!("discarded"));
         Error::join(outcomes.into_iter().filter_map(Result::err).collect()).map_or(Ok(()), Err)
     }
 
