@@ -173,7 +173,7 @@ impl Machine {
 
     /// Removes what is left of one; where that fails, gives what is to be tried again.
     fn remove(&self, id: Id, attempt: u32) -> Option<(Id, u32)> {
-        match self.destroy(id) {
+        match self.clear(id) {
             Ok(()) => None,
             Err(error) if attempt < ATTEMPTS => {
                 tracing::warn!(container = %id, %error, "a destroyed container is not wholly removed yet");
