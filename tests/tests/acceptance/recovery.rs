@@ -98,7 +98,8 @@ fn jobs_go_on_while_no_daemon_runs_and_are_whole_afterwards() {
     let output = client.link(&handle, ends_later);
     assert_eq!(output.status, 4);
     assert_same(&output.stdout, &[numbers(1000), b"then\n".to_vec()].concat());
-    // What was delivered does not come back.
+    // What was delivered does not come back: the daemon is done with a request when it answers the next one.
+    client.info(&handle);
     let mut client = killed_and_restarted(&mut daemon);
     for job in [ended_before, ends_meanwhile, floods, ends_later] {
         assert_eq!(client.try_link(&handle, job).unwrap_err(), "no such job");
