@@ -1,6 +1,7 @@
 //! The configuration of a daemon of a test's own.
 
 use std::collections::BTreeMap;
+use std::env;
 use std::path::Path;
 
 /// The setting that takes away what a privileged job may not do: for tests of what stands behind it.
@@ -8,6 +9,9 @@ pub const ALL_PRIVILEGES: (&str, &str) = (
     "server.confinement",
     "{capabilities: false, system_calls: false, no_new_privileges: false, masked_paths: false, read_only_paths: false}",
 );
+
+/// The setting that makes no container ahead: for tests that count what there is.
+pub const NOTHING_AHEAD: (&str, &str) = ("server.warm_pool_size", "0");
 
 /// Keys with their values, both as text of YAML.
 #[derive(Clone, Debug, Default)]
@@ -28,6 +32,8 @@ impl Config {
             ("network.pool_network", "10.254.0.0/22".to_owned()),
             ("network.release_delay", "0".to_owned()),
             ("user.pool_size", "256".to_owned()),
+            // Most tests count what is there, or look for what must not be: containers that nobody asked for would be in it.
+            ("server.warm_pool_size", env::var("WARDEN_TEST_WARM").unwrap_or_else(|_| "0".to_owned())),
         ] {
             config.set(key, &value);
         }

@@ -22,7 +22,7 @@ mod wait;
 pub mod world;
 
 pub use births::{Births, Midwife};
-pub use config::{ALL_PRIVILEGES, Config};
+pub use config::{ALL_PRIVILEGES, Config, NOTHING_AHEAD};
 pub use connection::{Connection, Output, Streamed};
 pub use daemon::Daemon;
 pub use random::Random;

@@ -273,7 +273,11 @@ impl Actor {
             Event::CopyEnded { copy, totals, failure } => self.copy_ended(copy, totals, failure),
             Event::Idle => self.became_idle(),
             Event::Gone => self.init_died(),
-            Event::Hello { .. } | Event::Ready { .. } | Event::SetupFailed { .. } => {
+            Event::Hello { .. }
+            | Event::Ready { .. }
+            | Event::SetupFailed { .. }
+            | Event::Furnished
+            | Event::NotFurnished { .. } => {
                 self.lose(&Lost::Garbage(format!("{event:?} twice")));
             }
         }

@@ -52,6 +52,8 @@ pub struct Container {
 pub(crate) struct Shared {
     pub(crate) id: Id,
     pub(crate) handle: Vec<u8>,
+    /// Its place in the order in which containers were handed out.
+    pub(crate) birth: u64,
     pub(crate) path: PathBuf,
     pub(crate) machine: Arc<Machine>,
     /// Where clients find it; weak, because it is found there.
@@ -92,7 +94,7 @@ struct Status {
 }
 
 impl Shared {
-    /// Describes a container that is being created.
+    /// Describes a container that is being handed out.
     pub(crate) fn new(
         id: Id,
         handle: Vec<u8>,
@@ -101,7 +103,8 @@ impl Shared {
         leases: Leases,
         grace: Option<Duration>,
     ) -> Arc<Self> {
-        Arc::new(Self::of(id, handle, machine, registry, leases, grace))
+        let birth = machine.next_birth();
+        Arc::new(Self { birth, ..Self::of(id, handle, machine, registry, leases, grace) })
     }
 
     /// Describes a container that an earlier daemon has made.
@@ -115,6 +118,7 @@ impl Shared {
         let shared = Self::of(snapshot.id, snapshot.handle, machine, registry, leases, grace);
         let ended = snapshot.jobs.into_iter().filter_map(|(job, status)| Some((job, status?)));
         Arc::new(Self {
+            birth: snapshot.birth,
             limits: ContainerLimits::recovered(snapshot.limits),
             stopping: AtomicBool::new(snapshot.stopping),
             out_of_memory: AtomicU64::new(snapshot.out_of_memory),
@@ -145,6 +149,7 @@ impl Shared {
         Self {
             id,
             handle,
+            birth: 0,
             jobs: Jobs::new(path.join("jobs"), limits),
             path,
             machine,
@@ -231,6 +236,7 @@ impl Shared {
         if let Some(registry) = self.registry.upgrade() {
             registry.remove(&self.handle);
         }
+        self.machine.activity.changed();
     }
 
     pub(crate) fn is_gone(&self) -> bool {
@@ -289,6 +295,11 @@ impl Container {
         self.shared.id
     }
 
+    /// Its place in the order in which containers were handed out.
+    pub(crate) fn birth(&self) -> u64 {
+        self.shared.birth
+    }
+
     /// Its handle.
     pub fn handle(&self) -> &[u8] {
         &self.shared.handle
@@ -331,6 +342,7 @@ impl Container {
     /// Starts a job.
     pub async fn spawn(&self, run: Run) -> Result<Arc<Job>, Error> {
         self.shared.admit(Operation::Spawn)?;
+        let _busy = self.shared.machine.activity.begin();
         let (run, stdin) = prepare_stdin(run).await?;
         let (reply, answer) = oneshot::channel();
         let asked = self.ask(Command::Spawn { run, stdin, reply }, answer);
@@ -423,6 +435,7 @@ impl Container {
     /// Ends it and all it owns; whoever asks meanwhile gets the same answer.
     pub async fn destroy(&self) -> Result<(), Error> {
         self.shared.machine.check_open()?;
+        let _busy = self.shared.machine.activity.begin();
         let (reply, answer) = oneshot::channel();
         match self.ask(Command::Destroy { reply }, answer).await {
             Ok(outcome) => outcome,

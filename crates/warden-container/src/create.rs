@@ -11,7 +11,7 @@ use crate::dns;
 use crate::error::{Error, blocking};
 use crate::id::Id;
 use crate::image::Lower;
-use crate::leases::Leases;
+use crate::leases::{Leases, asked_network};
 use crate::ledger::{self, Object};
 use crate::machine::Machine;
 use crate::network::Namespace;
@@ -19,8 +19,10 @@ use crate::plan::Plan;
 use crate::references::ConnectionId;
 use crate::registry::{Registry, Reservation};
 use crate::request::Create;
+use crate::standing::HandedOver;
 use crate::state::State;
 use crate::supervisor::Supervisor;
+use crate::warm_pool::WarmPool;
 
 /// The most bytes of a handle in a log line.
 const HANDLE_SHOWN: usize = 64;
@@ -29,29 +31,102 @@ const HANDLE_SHOWN: usize = 64;
 pub(crate) struct Creation {
     pub(crate) machine: Arc<Machine>,
     pub(crate) registry: Arc<Registry>,
-    pub(crate) id: Id,
-    pub(crate) reservation: Reservation,
+    pub(crate) warm: Arc<WarmPool>,
+    /// The handle that the client chose.
+    pub(crate) chosen: Option<Reservation>,
     pub(crate) request: Create,
     /// Who asked for it.
     pub(crate) by: ConnectionId,
 }
 
 impl Creation {
-    /// Makes the container and returns its handle.
-    pub(crate) async fn run(self) -> Result<Vec<u8>, Error> {
-        self.machine.removals.room().await?;
-        let handle = self.reservation.handle().to_vec();
-        let grace = self.request.grace_time.or(self.machine.settings.grace_time);
-        let mut making = Making::new(self.machine, self.registry, self.id, self.request);
-        making.handle.clone_from(&handle);
-        let making = blocking(move || making.finish(&Object::ALL)).await?;
+    /// Finds a container that was made ahead, or makes one, and returns its handle.
+    pub(crate) async fn run(mut self) -> Result<Vec<u8>, Error> {
+        let machine = Arc::clone(&self.machine);
+        machine.removals.room().await?;
+        let _busy = machine.activity.begin();
+        while let Some(standing) = self.warm.take(&self.request).await {
+            if let Some((making, reservation)) = self.furnish(standing).await? {
+                return self.hand_out(making, reservation, "made ahead");
+            }
+        }
+        let id = self.machine.ids.next();
+        let reservation = match self.chosen.take() {
+            Some(chosen) => chosen,
+            None => self.registry.reserve(id.as_str().as_bytes().to_vec())?,
+        };
+        loop {
+            let (machine, registry) = (Arc::clone(&self.machine), Arc::clone(&self.registry));
+            let mut making = Making::new(machine, registry, id, self.request.clone());
+            making.handle = reservation.handle().to_vec();
+            match blocking(move || making.finish(&Object::ALL)).await {
+                Ok(making) => return self.hand_out(making, reservation, "made"),
+                Err(error) => self.make_room(error).await?,
+            }
+        }
+    }
+
+    /// Gives a container that was made ahead what the request asks for; nothing when it cannot be handed out.
+    async fn furnish(&mut self, mut standing: Making) -> Result<Option<(Making, Reservation)>, Error> {
+        let own_name = || self.registry.reserve(standing.id.as_str().as_bytes().to_vec());
+        let own = if self.chosen.is_none() { own_name().ok() } else { None };
+        let Some(handle) = own.as_ref().or(self.chosen.as_ref()).map(Reservation::handle) else {
+            tracing::warn!(container = %standing.id, "a client has the name of a container that was made ahead");
+            standing.give_up().await;
+            return Ok(None);
+        };
+        standing.handle = handle.to_vec();
+        match standing.hand_over(self.request.clone()).await {
+            HandedOver::Whole(making) => {
+                Ok(own.or_else(|| self.chosen.take()).map(|reservation| (making, reservation)))
+            }
+            HandedOver::Lost(standing) => {
+                tracing::warn!(container = %standing.id, "a container that was made ahead is of no use any more");
+                standing.give_up().await;
+                Ok(None)
+            }
+            HandedOver::Refused(standing, error) => {
+                self.warm.put_back(standing).await;
+                Err(error)
+            }
+            HandedOver::Failed(standing, error) => {
+                standing.give_up().await;
+                Err(error)
+            }
+        }
+    }
+
+    /// Makes room in the pool that was empty for who asks; the error, where it is not for what was made ahead.
+    async fn make_room(&self, error: Error) -> Result<(), Error> {
+        let network = match error {
+            Error::NetworkTaken(_) => self.request.network.as_deref().map(asked_network),
+            Error::NoNetwork | Error::NoUser | Error::NoIds(_) => None,
+            other => return Err(other),
+        };
+        match self.warm.surrender(network).await {
+            Some(standing) => {
+                standing.give_up().await;
+                Ok(())
+            }
+            None => Err(error),
+        }
+    }
+
+    /// Lets clients find it.
+    fn hand_out(
+        &self,
+        making: Making,
+        reservation: Reservation,
+        origin: &'static str,
+    ) -> Result<Vec<u8>, Error> {
         let (Some(shared), Some(supervisor)) = (making.shared, making.supervisor) else {
             return Err(unordered(Object::Snapshot));
         };
+        let handle = making.handle;
         let shown = handle.get(..HANDLE_SHOWN).unwrap_or(&handle).escape_ascii().to_string();
-        let address = shared.addresses.container;
-        self.reservation.fill(Container::launch(shared, supervisor), grace, self.by);
-        tracing::info!(container = %self.id, handle = shown, address = %address, "created");
+        let (address, grace) = (shared.addresses.container, shared.grace);
+        reservation.fill(Container::launch(shared, supervisor), grace, self.by);
+        tracing::info!(container = %making.id, handle = shown, %address, origin, "created");
         Ok(handle)
     }
 }
@@ -59,20 +134,23 @@ impl Creation {
 /// A container that is being made: what its objects are made from, and what they have in memory.
 #[derive(Debug)]
 pub(crate) struct Making {
-    machine: Arc<Machine>,
-    registry: Arc<Registry>,
-    id: Id,
-    request: Create,
+    pub(crate) machine: Arc<Machine>,
+    pub(crate) registry: Arc<Registry>,
+    pub(crate) id: Id,
+    pub(crate) request: Create,
     pub(crate) handle: Vec<u8>,
     leases: Option<Leases>,
+    /// The host's resolv.conf that its spec was written by.
+    pub(crate) host_resolv_conf: Vec<u8>,
     pub(crate) supervisor: Option<Supervisor>,
     pub(crate) shared: Option<Arc<Shared>>,
 }
 
 impl Making {
     pub(crate) fn new(machine: Arc<Machine>, registry: Arc<Registry>, id: Id, request: Create) -> Self {
-        let (handle, leases, supervisor, shared) = (Vec::new(), None, None, None);
-        Self { machine, registry, id, request, handle, leases, supervisor, shared }
+        let (leases, supervisor, shared) = (None, None, None);
+        let (handle, host_resolv_conf) = Default::default();
+        Self { machine, registry, id, request, handle, leases, host_resolv_conf, supervisor, shared }
     }
 
     /// Makes objects, or none of them; blocks, within a runtime.
@@ -117,7 +195,7 @@ impl Making {
     }
 
     /// Refuses what cannot be, before anything is made.
-    fn check(&self) -> Result<(), Error> {
+    pub(crate) fn check(&self) -> Result<(), Error> {
         for bind in &self.request.binds {
             let source = warden_init::byte_string::ByteString(bind.source.clone());
             if !source.as_path().is_absolute() || fs::metadata(source.as_path()).is_err() {
@@ -127,8 +205,8 @@ impl Making {
         Ok(())
     }
 
-    fn write_spec(&self) -> Result<(), Error> {
-        let (machine, id) = (&self.machine, self.id);
+    pub(crate) fn write_spec(&mut self) -> Result<(), Error> {
+        let (machine, id) = (Arc::clone(&self.machine), self.id);
         let requested = self.request.rootfs.as_deref().map(Lower::requested).transpose()?;
         let lower = requested.as_ref().unwrap_or(&machine.lower);
         let host_resolv_conf = fs::read(dns::RESOLV_CONF).unwrap_or_default();
@@ -148,6 +226,7 @@ impl Making {
             host_resolv_conf: &host_resolv_conf,
         }
         .spec()?;
+        self.host_resolv_conf = host_resolv_conf;
         machine.depot.write_spec(id, &spec).map(drop)
     }
 
@@ -162,7 +241,7 @@ impl Making {
         Ok(())
     }
 
-    fn leases(&self) -> Result<Leases, Error> {
+    pub(crate) fn leases(&self) -> Result<Leases, Error> {
         self.leases.ok_or_else(|| unordered(Object::Leases))
     }
 }

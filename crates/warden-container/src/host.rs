@@ -16,6 +16,7 @@ use crate::references::ConnectionId;
 use crate::registry::Registry;
 use crate::request::Create;
 use crate::settings::Settings;
+use crate::warm_pool::WarmPool;
 
 /// How long what is left of destroyed containers may take to be removed when the daemon ends.
 const REMOVAL_TIME: Duration = Duration::from_secs(10);
@@ -28,12 +29,14 @@ pub struct Host(Arc<Inner>);
 struct Inner {
     machine: Arc<Machine>,
     registry: Arc<Registry>,
+    warm: Arc<WarmPool>,
     grace_times: AbortHandle,
 }
 
 impl Drop for Inner {
     fn drop(&mut self) {
         self.grace_times.abort();
+        self.warm.abandon();
     }
 }
 
@@ -46,7 +49,8 @@ impl Host {
         let registry = Arc::new(Registry::default());
         recovery::adopt(&machine, &registry, survivors).await;
         let grace_times = tokio::spawn(Arc::clone(&registry).keep_grace_times()).abort_handle();
-        Ok(Self(Arc::new(Inner { machine, registry, grace_times })))
+        let warm = WarmPool::start(Arc::clone(&machine), Arc::clone(&registry));
+        Ok(Self(Arc::new(Inner { machine, registry, warm, grace_times })))
     }
 
     /// Registers a client's connection; it references containers until it is dropped.
@@ -58,6 +62,7 @@ impl Host {
     pub async fn shutdown(&self) {
         self.0.machine.close();
         self.0.grace_times.abort();
+        self.0.warm.close().await;
         let machine = Arc::clone(&self.0.machine);
         let removed = blocking(move || {
             machine.removals.settle(REMOVAL_TIME);
@@ -81,21 +86,19 @@ pub struct Connection {
 impl Connection {
     /// Makes a container and returns its handle; what has begun is finished, also when nobody waits for it any more.
     pub async fn create(&self, request: Create) -> Result<Vec<u8>, Error> {
-        let Inner { machine, registry, .. } = &*self.host.0;
+        let Inner { machine, registry, warm, .. } = &*self.host.0;
         machine.check_open()?;
         pressure::check(machine.settings.memory_thresholds)?;
-        let id = machine.ids.next();
-        let handle = request.handle.clone().unwrap_or_else(|| id.as_str().as_bytes().to_vec());
         let creation = Creation {
-            reservation: registry.reserve(handle)?,
+            chosen: request.handle.clone().map(|handle| registry.reserve(handle)).transpose()?,
             machine: Arc::clone(machine),
             registry: Arc::clone(registry),
-            id,
+            warm: Arc::clone(warm),
             request,
             by: self.id,
         };
         let done = tokio::spawn(creation.run()).await;
-        done.map_err(io::Error::other).context(|| format!("creating container {id}"))?
+        done.map_err(io::Error::other).context(|| "creating a container".to_owned())?
     }
 
     /// Lists the handles in the order of creation.

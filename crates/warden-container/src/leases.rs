@@ -32,7 +32,7 @@ pub(crate) struct Pools {
 /// What is out of the pools for one container, network, user, ids, until this is dropped.
 #[derive(Debug)]
 pub(crate) struct Held {
-    _leases: [Option<Lease>; 3],
+    leases: [Option<Lease>; 3],
 }
 
 impl Pools {
@@ -92,17 +92,24 @@ impl Pools {
         Leases { addresses, user, ids }
     }
 
+    /// Notes that a container was known to nobody: what it holds is leased again first, and without a rest.
+    pub(crate) fn unused(&self, id: Id) {
+        if let Some(held) = lock(&self.held).get_mut(&id) {
+            held.leases.iter_mut().flatten().for_each(Lease::unused);
+        }
+    }
+
     /// Takes from a container what it holds, if it holds anything.
     pub(crate) fn take(&self, id: Id) -> Option<Held> {
         lock(&self.held).remove(&id)
     }
 
     fn hold(&self, id: Id, leases: [Option<Lease>; 3]) {
-        lock(&self.held).insert(id, Held { _leases: leases });
+        lock(&self.held).insert(id, Held { leases });
     }
 
     fn lease_network(&self, text: &[u8]) -> Result<Lease, Error> {
-        let asked = mask(parse_address(text));
+        let asked = asked_network(text);
         let taken = || Error::NetworkTaken(asked.to_string());
         let index = index_in(self.network, asked).ok_or_else(taken)?;
         self.networks.lease_this(index).ok_or_else(taken)
@@ -134,6 +141,11 @@ fn networks_in(network: Ipv4Net) -> u32 {
 /// Reads an address as the original does: what is none is 0.0.0.0.
 fn parse_address(text: &[u8]) -> Ipv4Addr {
     std::str::from_utf8(text).ok().and_then(|text| text.parse().ok()).unwrap_or(Ipv4Addr::UNSPECIFIED)
+}
+
+/// The first address of the /30 that a request asks for.
+pub(crate) fn asked_network(text: &[u8]) -> Ipv4Addr {
+    mask(parse_address(text))
 }
 
 /// The first address of an address's /30.

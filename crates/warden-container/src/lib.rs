@@ -1,5 +1,6 @@
 //! The domain: lifecycle of containers and jobs, pools, images. Knows no wire protocol.
 
+mod activity;
 mod actor;
 mod admission;
 mod cgroup;
@@ -40,6 +41,7 @@ mod rlimits;
 mod saving;
 pub mod settings;
 mod snapshot;
+mod standing;
 pub mod state;
 mod stdin;
 mod stop_plan;
@@ -47,6 +49,7 @@ mod stopping;
 mod supervisor;
 mod take_over;
 mod tree;
+mod warm_pool;
 
 /// What the fuzzer is let into.
 #[cfg(fuzzing)]

@@ -4,9 +4,10 @@ use std::fs::{self, Permissions};
 use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
+use crate::activity::Activity;
 use crate::cgroup::Cgroups;
 use crate::depot::{Depot, make_directory};
 use crate::device::Device;
@@ -45,7 +46,10 @@ pub(crate) struct Machine {
     pub(crate) init: PathBuf,
     /// Path of iomux.
     pub(crate) supervisor: PathBuf,
+    /// What keeps the machine busy with requests.
+    pub(crate) activity: Activity,
     jobs: AtomicU32,
+    births: AtomicU64,
     closing: AtomicBool,
 }
 
@@ -84,10 +88,14 @@ impl Machine {
             lower,
             init,
             supervisor,
+            activity: Activity::default(),
             jobs: AtomicU32::new(1),
+            births: AtomicU64::new(1),
             closing: AtomicBool::new(false),
         };
         let survivors = recovery::start(&machine)?;
+        let last_birth = survivors.iter().map(|survivor| survivor.snapshot.birth).max().unwrap_or_default();
+        machine.births.store(last_birth.saturating_add(1), Ordering::Relaxed);
         Ok((machine, survivors))
     }
 
@@ -99,6 +107,11 @@ impl Machine {
     /// Gives out no number of a job up to this one.
     pub(crate) fn pass_jobs(&self, used: u32) {
         self.jobs.fetch_max(used.saturating_add(1), Ordering::Relaxed);
+    }
+
+    /// The next place in the order in which containers are handed out.
+    pub(crate) fn next_birth(&self) -> u64 {
+        self.births.fetch_add(1, Ordering::Relaxed)
     }
 
     /// Refuses requests from now on.

@@ -1,6 +1,6 @@
 //! Pools of things that are numbered from 0: taken in order, given back to the tail.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -12,6 +12,10 @@ pub(crate) struct Pool {
     fresh: Range<u32>,
     /// Those of `fresh` that were asked for by number: the head passes over them.
     taken_ahead: BTreeSet<u32>,
+    /// Indexes that nobody has used after all, by the turn in which they were taken: they go before all others.
+    unused: BTreeMap<u64, u32>,
+    /// How often one was leased.
+    turns: u64,
     /// Indexes that came back, each with the moment from which it can be taken again.
     released: VecDeque<(u32, Instant)>,
     /// How long an index rests.
@@ -21,11 +25,21 @@ pub(crate) struct Pool {
 impl Pool {
     /// Makes a pool of `0..size` whose indexes rest for `delay` when they come back.
     pub(crate) fn new(size: u32, delay: Duration) -> Self {
-        Self { fresh: 0..size, taken_ahead: BTreeSet::new(), released: VecDeque::new(), delay }
+        Self {
+            fresh: 0..size,
+            taken_ahead: BTreeSet::new(),
+            unused: BTreeMap::new(),
+            turns: 0,
+            released: VecDeque::new(),
+            delay,
+        }
     }
 
     /// Takes the head, unless it rests: those behind it are not looked at, as in the original.
     pub(crate) fn acquire(&mut self, now: Instant) -> Option<u32> {
+        if let Some((_, index)) = self.unused.pop_first() {
+            return Some(index);
+        }
         for index in self.fresh.by_ref() {
             if !self.taken_ahead.remove(&index) {
                 return Some(index);
@@ -41,8 +55,17 @@ impl Pool {
         if self.fresh.contains(&index) && self.taken_ahead.insert(index) {
             return true;
         }
+        let unused = self.unused.iter().find(|&(_, free)| *free == index).map(|(&turn, _)| turn);
+        if unused.is_some_and(|turn| self.unused.remove(&turn).is_some()) {
+            return true;
+        }
         let found = self.released.iter().position(|&(free, from)| free == index && from <= now);
         found.and_then(|position| self.released.remove(position)).is_some()
+    }
+
+    /// Puts an index that was taken in some turn and never used back: it is as if it had not been taken.
+    pub(crate) fn give_back(&mut self, index: u32, turn: u64) {
+        self.unused.insert(turn, index);
     }
 
     /// Puts an index that was taken to the tail.
@@ -66,13 +89,19 @@ impl LeasePool {
 
     /// Leases the head of the pool.
     pub(crate) fn lease(&self) -> Option<Lease> {
-        let index = lock(&self.0).acquire(Instant::now())?;
-        Some(Lease { index, pool: Arc::clone(&self.0) })
+        self.take(|pool, now| pool.acquire(now))
     }
 
     /// Leases this index.
     pub(crate) fn lease_this(&self, index: u32) -> Option<Lease> {
-        lock(&self.0).acquire_this(index, Instant::now()).then(|| Lease { index, pool: Arc::clone(&self.0) })
+        self.take(|pool, now| pool.acquire_this(index, now).then_some(index))
+    }
+
+    fn take(&self, acquire: impl FnOnce(&mut Pool, Instant) -> Option<u32>) -> Option<Lease> {
+        let mut pool = lock(&self.0);
+        let index = acquire(&mut pool, Instant::now())?;
+        pool.turns += 1;
+        Some(Lease { index, turn: pool.turns, unused: false, pool: Arc::clone(&self.0) })
     }
 }
 
@@ -80,6 +109,9 @@ impl LeasePool {
 #[derive(Debug)]
 pub(crate) struct Lease {
     index: u32,
+    /// When it was leased, among all leases of its pool.
+    turn: u64,
+    unused: bool,
     pool: Arc<Mutex<Pool>>,
 }
 
@@ -88,11 +120,21 @@ impl Lease {
     pub(crate) fn index(&self) -> u32 {
         self.index
     }
+
+    /// Notes that the index was never used.
+    pub(crate) fn unused(&mut self) {
+        self.unused = true;
+    }
 }
 
 impl Drop for Lease {
     fn drop(&mut self) {
-        lock(&self.pool).release(self.index, Instant::now());
+        let mut pool = lock(&self.pool);
+        if self.unused {
+            pool.give_back(self.index, self.turn)
+        } else {
+            pool.release(self.index, Instant::now())
+        }
     }
 }
 
@@ -106,6 +148,23 @@ mod tests {
     use super::*;
 
     const REST: Duration = Duration::from_secs(5);
+
+    #[test]
+    fn what_was_leased_and_not_used_is_leased_again_first_in_the_same_order() {
+        let pool = LeasePool::new(4, REST);
+        let [mut first, mut second, third] = [(); 3].map(|()| pool.lease().unwrap());
+        first.unused();
+        second.unused();
+        // Whatever comes back first, and without a rest.
+        drop((second, first, third));
+        let again: Vec<_> = std::iter::from_fn(|| pool.lease()).map(|lease| lease.index()).collect();
+        assert_eq!(again, [0, 1, 3], "2 rests");
+        let pool = LeasePool::new(2, REST);
+        pool.lease().unwrap().unused();
+        let asked = pool.lease_this(0).unwrap();
+        assert!(pool.lease_this(0).is_none());
+        assert_eq!((asked.index(), pool.lease().unwrap().index()), (0, 1));
+    }
 
     #[test]
     fn indexes_come_in_order_and_return_to_the_tail() {

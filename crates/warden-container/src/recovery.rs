@@ -146,7 +146,7 @@ pub(crate) async fn adopt(machine: &Arc<Machine>, registry: &Arc<Registry>, surv
             Err(error) => tracing::error!(%error, "taking over a container"),
         }
     }
-    adopted.sort_by_key(|(container, ..)| container.id());
+    adopted.sort_by_key(|(container, ..)| (container.birth(), container.id()));
     for (container, reservation, grace) in adopted {
         reservation.fill_adopted(container, grace);
     }

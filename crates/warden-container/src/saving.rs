@@ -66,6 +66,7 @@ impl Shared {
             id: self.id,
             handle: self.handle.clone(),
             state,
+            birth: self.birth,
             events,
             grace_time: self.grace.map(|grace| grace.as_secs()),
             stopping: self.stopping.load(Ordering::SeqCst),

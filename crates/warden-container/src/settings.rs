@@ -43,6 +43,8 @@ pub struct Settings {
     pub max_running_jobs: usize,
     /// Processes and threads that one container may have at the same time.
     pub max_tasks: u64,
+    /// Containers that are kept ready for requests to come.
+    pub warm_pool_size: usize,
     /// What one container may read from the depot's device, and write to it.
     pub io_limits: IoLimits,
     /// When a new container is refused for want of memory.
@@ -202,6 +204,7 @@ pub(crate) fn sample(depot: &std::path::Path) -> Settings {
         max_finished_bytes: 1 << 20,
         max_running_jobs: 10,
         max_tasks: 2048,
+        warm_pool_size: 0,
         io_limits: IoLimits::default(),
         memory_thresholds: Thresholds { pressure: 100, available: 0 },
         copy_stall_time: Duration::from_secs(5),

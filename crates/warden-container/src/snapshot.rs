@@ -45,6 +45,8 @@ pub(crate) struct Snapshot {
     pub(crate) id: Id,
     pub(crate) handle: Vec<u8>,
     pub(crate) state: State,
+    /// Its place in the order in which containers were handed out.
+    pub(crate) birth: u64,
     pub(crate) events: Vec<String>,
     /// Whole seconds; absent: it is never destroyed by itself.
     pub(crate) grace_time: Option<u64>,
@@ -86,6 +88,8 @@ pub(crate) enum Unreadable {
 struct Document {
     version: u32,
     state: String,
+    #[serde(default, skip_serializing_if = "is_unknown")]
+    birth: u64,
     events: Vec<String>,
     grace_time: Option<u64>,
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
@@ -95,6 +99,11 @@ struct Document {
     #[serde(default)]
     limits: BTreeMap<String, Value>,
     resources: Resources,
+}
+
+/// An earlier daemon wrote no birth; births begin at 1.
+fn is_unknown(birth: &u64) -> bool {
+    *birth == 0
 }
 
 #[derive(Debug, Default, Serialize, Deserialize)]
@@ -141,6 +150,7 @@ impl Snapshot {
         serde_json::to_vec(&Document {
             version: VERSION,
             state: self.state.to_string(),
+            birth: self.birth,
             events: self.events.clone(),
             grace_time: self.grace_time,
             stopping: self.stopping,
@@ -173,7 +183,7 @@ impl Snapshot {
         if !VERSIONS.contains(&version) {
             return Err(Unreadable::Version(version));
         }
-        let Document { state, events, grace_time, stopping, jobs, resources, .. } =
+        let Document { state, birth, events, grace_time, stopping, jobs, resources, .. } =
             serde_json::from_value(value)?;
         let wrong = |key, value: &dyn ToString| Unreadable::Value { key, value: value.to_string() };
         let known = STATES.into_iter().find(|known| known.to_string() == state);
@@ -191,6 +201,7 @@ impl Snapshot {
         Ok(Self {
             id,
             state: known.ok_or_else(|| wrong("state", &state))?,
+            birth,
             events,
             grace_time,
             stopping,
@@ -252,6 +263,7 @@ mod tests {
             id: Id::parse(b"0123456789a").unwrap(),
             handle: b"\xffa\"b\n".to_vec(),
             state: State::Active,
+            birth: 0,
             events: vec!["out of memory".to_owned()],
             grace_time: Some(60),
             stopping: false,
@@ -325,6 +337,12 @@ mod tests {
         let snapshot = Snapshot::decode(text).unwrap();
         assert_eq!(snapshot, sample());
         assert_eq!(snapshot.encode().unwrap(), text.trim_ascii_end());
+    }
+
+    #[test]
+    fn a_birth_is_kept() {
+        let born = Snapshot { birth: 7, ..sample() };
+        assert_eq!(Snapshot::decode(&born.encode().unwrap()).unwrap(), born);
     }
 
     #[test]

@@ -13,6 +13,7 @@ use std::time::Duration;
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::process::{Pid, PidfdFlags, Signal};
 use tokio::process::{Child, Command};
+use warden_init::byte_string::ByteString;
 use warden_iomux::message::{Event, Request, VERSION, VERSIONS};
 use warden_linux::socket::PacketSocket;
 
@@ -21,7 +22,7 @@ use crate::link::{Link, Lost};
 use crate::process::Process;
 
 /// How long building a container may take.
-const START_TIME: Duration = Duration::from_secs(30);
+pub(crate) const START_TIME: Duration = Duration::from_secs(30);
 /// How long a killed iomux may take to be gone.
 const END_TIME: Timespec = Timespec { tv_sec: 5, tv_nsec: 0 };
 
@@ -153,16 +154,20 @@ async fn ready(link: &mut Link) -> Result<(i32, Vec<Event>), Failure> {
                 return Ok((0, told));
             }
             Event::SetupFailed { step, object, errno } => {
-                let [step, object] = [step, object].map(|text| String::from_utf8_lossy(&text.0).into_owned());
-                let source = io::Error::from_raw_os_error(errno);
-                return Err(Failure::Refused(Error::Failed {
-                    action: format!("{step} {object}").trim_end().to_owned(),
-                    source,
-                }));
+                return Err(Failure::Refused(refusal(&step, &object, errno)));
             }
             Event::Hello { .. } => return Err(Lost::Garbage("a second greeting".to_owned()).into()),
             other => told.push(other),
         }
+    }
+}
+
+/// What iomux could not do.
+pub(crate) fn refusal(step: &ByteString, object: &ByteString, errno: i32) -> Error {
+    let [step, object] = [step, object].map(|text| String::from_utf8_lossy(&text.0));
+    Error::Failed {
+        action: format!("{step} {object}").trim_end().to_owned(),
+        source: io::Error::from_raw_os_error(errno),
     }
 }
 

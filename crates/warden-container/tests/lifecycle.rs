@@ -86,6 +86,7 @@ impl World {
             max_running_jobs: 200,
             io_limits: IoLimits::default(),
             max_tasks: 2048,
+            warm_pool_size: 0,
             memory_thresholds: warden_container::pressure::Thresholds { pressure: 100, available: 0 },
             copy_stall_time: Duration::from_secs(10),
             syslog_socket: PathBuf::from("/dev/log"),

@@ -18,8 +18,10 @@ use warden_linux::process::{self, ForkOptions, Namespaces};
 use crate::byte_string::ByteString;
 use crate::confinement::Confinement;
 use crate::spec::{Cgroup, Spec};
+pub use furnish::furnish;
 use plan::Plan;
 
+mod furnish;
 mod inside;
 mod outside;
 pub mod plan;

@@ -17,6 +17,11 @@ impl Layout {
         &self.0
     }
 
+    /// What the container consists of.
+    pub fn spec(&self) -> PathBuf {
+        self.0.join("spec.json")
+    }
+
     /// Where the builder stages mounts, in a mount namespace of its own.
     pub fn staging(&self) -> PathBuf {
         self.0.join("mnt")

@@ -58,6 +58,9 @@ pub enum Request {
     },
     /// Copies files between the host and the container. [`Event::CopyProgress`] and [`Event::CopyEnded`] follow.
     Copy(CopyOrder),
+    /// Reads the spec again, gives the container its bind mounts, of which it must have none yet, and writes its files anew.
+    /// For a container in which no job has run. [`Event::Furnished`] or [`Event::NotFurnished`] follows.
+    Furnish,
     /// Kills a copy; it ends as one that failed.
     CancelCopy {
         /// The copy.
@@ -157,6 +160,17 @@ pub enum Event {
         /// What was being done, in a few words.
         step: ByteString,
         /// What it was done to: a path, a device, a range of ids.
+        object: ByteString,
+        /// The kernel's answer.
+        errno: i32,
+    },
+    /// The container has what [`Request::Furnish`] asked for.
+    Furnished,
+    /// It has not; what it has of it is not told.
+    NotFurnished {
+        /// What was being done, in a few words.
+        step: ByteString,
+        /// What it was done to.
         object: ByteString,
         /// The kernel's answer.
         errno: i32,

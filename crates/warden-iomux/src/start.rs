@@ -91,7 +91,7 @@ pub fn run(path: &Path, origin: Origin) -> Result<(), Failure> {
     }
 }
 
-fn read_spec(path: &Path) -> Result<Spec, Failure> {
+pub(crate) fn read_spec(path: &Path) -> Result<Spec, Failure> {
     let invalid = |reason: String| Failure::Spec { path: path.to_path_buf(), reason };
     let text = fs::read(path).map_err(failed("read the spec", path))?;
     let spec: Spec = serde_json::from_slice(&text).map_err(|error| invalid(error.to_string()))?;

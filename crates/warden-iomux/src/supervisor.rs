@@ -28,6 +28,7 @@ use token::Token;
 mod adoption;
 mod copies;
 mod ended;
+mod furnish;
 mod init;
 mod jobs;
 mod token;
@@ -241,6 +242,7 @@ impl Supervisor {
                 self.idle_askers.push_back(client);
                 self.ask_init(&inside::Request::SignalAll { signal }, Vec::new());
             }
+            Request::Furnish => self.furnish(),
             Request::Copy(order) => self.start_copy(&order),
             Request::CancelCopy { copy } => self.cancel_copy(copy),
             Request::Kill => self.kill_init(),

@@ -30,6 +30,19 @@ pub fn join_process(pidfd: BorrowedFd<'_>, with_user: bool) -> io::Result<()> {
     Ok(rustix::thread::move_into_thread_name_spaces(pidfd, namespaces)?)
 }
 
+/// Gives this process, which must have one thread, a copy of its mount namespace; the copy belongs to its user namespace.
+pub fn leave_mounts() -> io::Result<()> {
+    // SAFETY: the flag concerns neither memory nor descriptors; the file system attributes, which are no longer shared
+    // after it, are shared by nobody in a process of one thread.
+    unsafe { rustix::thread::unshare_unsafe(UnshareFlags::NEWNS) }?;
+    Ok(())
+}
+
+/// Joins a mount namespace, with its root directory; this process must have one thread.
+pub fn join_mounts(namespace: BorrowedFd<'_>) -> io::Result<()> {
+    Ok(rustix::thread::move_into_link_name_space(namespace, Some(LinkNameSpaceType::Mount))?)
+}
+
 /// Names the host of this UTS namespace.
 pub fn set_hostname(name: &[u8]) -> io::Result<()> {
     Ok(rustix::system::sethostname(name)?)

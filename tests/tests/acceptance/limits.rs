@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use warden_protocol::messages::*;
-use warden_tests::{Connection, Daemon, eventually, kernel};
+use warden_tests::{Connection, Daemon, NOTHING_AHEAD, eventually, kernel};
 
 const MIB: u64 = 1 << 20;
 /// What the original answers where nobody has set a limit.
@@ -155,7 +155,7 @@ fn a_job_is_killed_before_its_init_where_memory_ends() {
 
 #[test]
 fn one_descriptor_watches_the_memory_of_a_container_that_has_a_limit() {
-    let daemon = Daemon::own();
+    let daemon = Daemon::with(&[NOTHING_AHEAD]);
     let mut client = daemon.connect();
     let open = || fs::read_dir(format!("/proc/{}/fd", daemon.pid())).unwrap().count();
     let handle = client.create();

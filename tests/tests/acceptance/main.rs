@@ -42,3 +42,4 @@ mod protocol;
 mod recovery;
 mod stop_and_destroy;
 mod syslog;
+mod warm_pool;

@@ -6,7 +6,7 @@ use warden_protocol::messages::*;
 use warden_tests::world::{
     Echo, HOST, INTERNET, Kept, POOL_V6, World, echo_inside, from, from_container, python_as_root, run,
 };
-use warden_tests::{ALL_PRIVILEGES, Connection, eventually};
+use warden_tests::{ALL_PRIVILEGES, Connection, NOTHING_AHEAD, eventually};
 
 fn text(bytes: Option<Vec<u8>>) -> String {
     String::from_utf8(bytes.unwrap()).unwrap()
@@ -151,7 +151,7 @@ fn a_flush_by_another_program_is_repaired_and_other_tables_are_left_alone() {
 
 #[test]
 fn a_hundred_containers_are_reached_each_at_its_port_and_reach_nobody() {
-    let world = World::new(&[POOL_V6]);
+    let world = World::new(&[POOL_V6, NOTHING_AHEAD]);
     let mut client = world.daemon.connect();
     let mut targets = String::new();
     let mut handles = Vec::new();

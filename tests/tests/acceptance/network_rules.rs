@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use warden_protocol::messages::net_out_request::Protocol;
 use warden_protocol::messages::*;
 use warden_tests::world::{self, Echo, World, echo_inside, from, from_container, run};
-use warden_tests::{ALL_PRIVILEGES, Connection};
+use warden_tests::{ALL_PRIVILEGES, Connection, NOTHING_AHEAD};
 
 const INTERNET: &str = world::INTERNET[0];
 const HOST: &str = world::HOST[0];
@@ -183,7 +183,7 @@ END"#
 
 #[test]
 fn wrong_values_are_named_and_change_nothing() {
-    let world = World::new(&[]);
+    let world = World::new(&[NOTHING_AHEAD]);
     let mut client = world.daemon.connect();
     let handle = client.create();
     let before = world.nft();
@@ -242,7 +242,7 @@ fn wrong_values_are_named_and_change_nothing() {
 
 #[test]
 fn destroy_leaves_no_link_no_rule_and_no_element() {
-    let world = World::new(&[]);
+    let world = World::new(&[NOTHING_AHEAD]);
     let mut client = world.daemon.connect();
     let (links, table) = (world.links(), world.nft());
     for _ in 0..3 {

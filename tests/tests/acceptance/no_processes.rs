@@ -1,7 +1,7 @@
 //! What requests do not start: a request is done by the processes that are there.
 
 use warden_protocol::messages::*;
-use warden_tests::{Births, Connection, Daemon, Midwife};
+use warden_tests::{Births, Connection, Daemon, Midwife, NOTHING_AHEAD};
 
 const ROUNDS: usize = 5;
 
@@ -33,7 +33,7 @@ fn requests(client: &mut Connection, handle: &[u8], round: u64) {
 
 #[test]
 fn a_container_is_its_own_two_programs_and_limits_rules_and_info_start_none() {
-    let daemon = Daemon::own();
+    let daemon = Daemon::with(&[NOTHING_AHEAD]);
     let mut client = daemon.connect();
     let mut midwife = Midwife::of(daemon.pid(), []);
     assert_eq!(midwife.look(), Births::default());

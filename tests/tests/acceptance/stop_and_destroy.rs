@@ -4,7 +4,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use warden_protocol::messages::*;
-use warden_tests::{ALL_PRIVILEGES, Connection, Daemon, Streamed, eventually, kernel, within};
+use warden_tests::{ALL_PRIVILEGES, Connection, Daemon, NOTHING_AHEAD, Streamed, eventually, kernel, within};
 
 const NOT_ACTIVE: &str = "Container state must be one of 'active', current state is 'stopped'";
 const STUBBORN: &str = "trap '' TERM HUP INT; echo ready; while :; do sleep 0.2; done";
@@ -144,7 +144,7 @@ fn a_stopped_container_refuses_jobs_and_answers_the_rest() {
 
 #[test]
 fn destroy_leaves_nothing_when_it_answers() {
-    let daemon = Daemon::own();
+    let daemon = Daemon::with(&[NOTHING_AHEAD]);
     let mut client = daemon.connect();
     let active = client.create();
     let stopped = client.create();

@@ -18,13 +18,17 @@ use crate::confinement::Confinement;
 use crate::spec::{InsideFile, User};
 
 /// Mounts that were created or taken and not attached yet.
-type Detached = HashMap<String, OwnedFd>;
+pub(super) type Detached = HashMap<String, OwnedFd>;
 
 /// Does all steps.
 pub(super) fn carry_out(steps: &[Inside]) -> Result<(), SetupError> {
-    let mut detached = Detached::new();
+    go_on(steps, &mut Detached::new())
+}
+
+/// Does further steps with what earlier ones have left detached.
+pub(super) fn go_on(steps: &[Inside], detached: &mut Detached) -> Result<(), SetupError> {
     for step in steps {
-        carry_out_one(step, &mut detached)
+        carry_out_one(step, detached)
             .map_err(|error| SetupError::new(step.words(), step.object(), &error))?;
     }
     Ok(())

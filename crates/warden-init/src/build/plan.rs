@@ -174,6 +174,33 @@ impl Plan {
     }
 }
 
+/// All steps of adding a spec's bind mounts to a container that stands without them, and of writing its files anew.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Furnishing {
+    /// What is done as the host's root.
+    pub outside: Vec<Outside>,
+    /// What is done in the container's user namespace, before the container's mounts are entered.
+    pub taken: Vec<Inside>,
+    /// What is done there.
+    pub inside: Vec<Inside>,
+}
+
+impl Furnishing {
+    /// Plans it for a container that lives in `directory`.
+    pub fn new(spec: &Spec, directory: &Path) -> Self {
+        let mut plan = Self { outside: Vec::new(), taken: Vec::new(), inside: write_files(spec).collect() };
+        if spec.binds.is_empty() {
+            return plan;
+        }
+        let staged: Vec<Staged> = staged_binds(spec).collect();
+        plan.outside.extend([Outside::MakePrivate, Outside::MountStaging(directory.join("mnt"))]);
+        plan.outside.extend(staged.iter().map(|staged| Outside::Stage(staged.stage.clone())));
+        plan.taken.extend(take(&staged));
+        plan.inside.extend(attach(&staged));
+        plan
+    }
+}
+
 /// A staged mount, and where it goes inside (the layers of the root go nowhere by themselves).
 struct Staged {
     stage: Stage,
@@ -192,34 +219,58 @@ fn staged(spec: &Spec) -> Vec<Staged> {
         },
         destination: None,
     };
-    let bind = |name: String, bind: &Bind, attributes: Attributes, recursive: bool| Staged {
+    let mut all = vec![
+        layer("lower", &spec.root.lower, READ_ONLY, mapped),
+        layer("writable", &spec.root.writable, Attributes::empty(), false),
+    ];
+    all.extend(
+        spec.root.system.iter().enumerate().map(|(n, given)| {
+            staged_bind(system(n), &Bind { writable: false, ..given.clone() }, mapped, true)
+        }),
+    );
+    all.extend(staged_binds(spec));
+    all
+}
+
+const READ_ONLY: Attributes = Attributes::MOUNT_ATTR_RDONLY.union(Attributes::MOUNT_ATTR_NODEV);
+const HARMLESS: Attributes = Attributes::MOUNT_ATTR_NOSUID.union(Attributes::MOUNT_ATTR_NODEV);
+
+fn staged_binds(spec: &Spec) -> impl Iterator<Item = Staged> {
+    let mapped = spec.ids.is_some();
+    let named = spec.binds.iter().enumerate();
+    named.map(move |(n, given)| staged_bind(format!("bind{n}"), given, mapped, false))
+}
+
+fn staged_bind(name: String, bind: &Bind, mapped: bool, recursive: bool) -> Staged {
+    Staged {
         stage: Stage {
             source: bind.source.as_path().into(),
             name,
-            attributes,
+            attributes: if bind.writable { HARMLESS } else { READ_ONLY },
             // An idmapped writable mount would let the container's root make files that belong to the host's.
             mapped: mapped && !bind.writable,
             recursive,
         },
         destination: Some(bind.destination.as_path().into()),
-    };
-    let read_only = Attributes::MOUNT_ATTR_RDONLY | Attributes::MOUNT_ATTR_NODEV;
-    let harmless = Attributes::MOUNT_ATTR_NOSUID | Attributes::MOUNT_ATTR_NODEV;
-    let mut all = vec![
-        layer("lower", &spec.root.lower, read_only, mapped),
-        layer("writable", &spec.root.writable, Attributes::empty(), false),
-    ];
-    all.extend(
-        spec.root
-            .system
-            .iter()
-            .enumerate()
-            .map(|(n, given)| bind(system(n), &Bind { writable: false, ..given.clone() }, read_only, true)),
-    );
-    all.extend(spec.binds.iter().enumerate().map(|(n, given)| {
-        bind(format!("bind{n}"), given, if given.writable { harmless } else { read_only }, false)
-    }));
-    all
+    }
+}
+
+fn take(staged: &[Staged]) -> impl Iterator<Item = Inside> {
+    staged
+        .iter()
+        .filter(|staged| staged.destination.is_some())
+        .map(|Staged { stage, .. }| Inside::Take { name: stage.name.clone(), recursive: stage.recursive })
+}
+
+fn attach(staged: &[Staged]) -> impl Iterator<Item = Inside> {
+    staged.iter().filter_map(|Staged { stage, destination }| {
+        let path = destination.clone()?;
+        Some(Inside::Attach { name: stage.name.clone(), path, follow: true })
+    })
+}
+
+fn write_files(spec: &Spec) -> impl Iterator<Item = Inside> {
+    spec.files.iter().cloned().map(Inside::WriteFile)
 }
 
 /// The name of a staged system directory.
@@ -277,36 +328,29 @@ fn inside(spec: &Spec, staged: &[Staged]) -> Vec<Inside> {
     if spec.confinement.masked_paths {
         steps.push(Inside::Take { name: MASK.into(), recursive: false });
     }
-    steps.extend(
-        staged.iter().filter(|staged| staged.destination.is_some()).map(|Staged { stage, .. }| {
-            Inside::Take { name: stage.name.clone(), recursive: stage.recursive }
-        }),
-    );
+    steps.extend(take(staged));
     steps.push(Inside::Take { name: "dev".into(), recursive: false });
     steps.push(Inside::Pivot);
     steps.push(Inside::SetHostname(spec.id.clone()));
     steps.push(Inside::RaiseLoopback);
-    steps.extend(spec.files.iter().cloned().map(Inside::WriteFile));
+    steps.extend(write_files(spec));
     steps.push(Inside::MakeUser(spec.user.clone()));
-    let attach =
+    let place =
         |name: &str, path: &str| Inside::Attach { name: name.into(), path: path.into(), follow: false };
-    steps.extend([attach("proc", "/proc"), attach("sys", "/sys"), attach("dev", "/dev")]);
-    steps.extend([attach("pts", "/dev/pts"), Inside::MakeDirectory { path: "/dev/shm", mode: 0o1777 }]);
+    steps.extend([place("proc", "/proc"), place("sys", "/sys"), place("dev", "/dev")]);
+    steps.extend([place("pts", "/dev/pts"), Inside::MakeDirectory { path: "/dev/shm", mode: 0o1777 }]);
     steps.extend(DEVICE_LINKS.map(|(path, target)| Inside::Link { path, target }));
     if spec.confinement.read_only_paths {
         steps.extend(paths::READ_ONLY.map(|path| Inside::Protect { path }));
     }
     if spec.confinement.masked_paths {
         // Every kernel has the first of the directories; the others are covered by it.
-        steps.push(attach(MASK, paths::FIRST_MASKED_DIRECTORY));
+        steps.push(place(MASK, paths::FIRST_MASKED_DIRECTORY));
         let cover = |by| move |path| Inside::Cover { path, by };
         steps.extend(paths::MASKED_DIRECTORIES.map(cover(paths::FIRST_MASKED_DIRECTORY)));
         steps.extend(paths::MASKED_FILES.map(cover("/dev/null")));
     }
-    steps.extend(staged.iter().filter_map(|Staged { stage, destination }| {
-        let path = destination.clone()?;
-        Some(Inside::Attach { name: stage.name.clone(), path, follow: true })
-    }));
+    steps.extend(attach(staged));
     steps
 }
 

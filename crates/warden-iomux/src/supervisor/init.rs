@@ -37,6 +37,11 @@ impl InitLink {
         self.pidfd.as_fd()
     }
 
+    /// Its process.
+    pub(super) fn process(&self) -> io::Result<Init> {
+        Ok(Init { pid: self.pid, pidfd: self.pidfd.try_clone()? })
+    }
+
     /// Its process id, once it has answered.
     pub(super) fn ready_pid(&self) -> Option<i32> {
         self.ready.then_some(self.pid)

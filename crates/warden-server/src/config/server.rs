@@ -81,6 +81,8 @@ pub struct Server {
     pub max_request_memory: u64,
     /// Processes and threads that one container may have at the same time.
     pub max_tasks: u64,
+    /// Containers that are kept ready for requests to come.
+    pub warm_pool_size: usize,
     /// What one container may read from the depot's device, and write to it.
     pub io_limits: IoLimits,
     /// When the machine has no memory left for another container.
@@ -143,6 +145,7 @@ impl Server {
             ),
             io_limits: read_io_limits(&mut section, notes)?,
             max_tasks: section.number("max_tasks", 16, 1 << 22)?.unwrap_or(2048),
+            warm_pool_size: section.number("warm_pool_size", 0, 1024)?.unwrap_or(4),
             max_request_bytes: section.number("max_request_bytes", 1024, (1 << 31) - 1)?.unwrap_or(64 << 20),
             drain_timeout: Duration::from_secs(section.number("drain_timeout", 0, 86_400)?.unwrap_or(10)),
         };

@@ -39,6 +39,7 @@ impl Config {
             max_finished_bytes: server.max_finished_bytes,
             max_running_jobs: server.max_running_jobs,
             max_tasks: server.max_tasks,
+            warm_pool_size: server.warm_pool_size,
             io_limits: server.io_limits,
             memory_thresholds: server.memory_thresholds,
             copy_stall_time: server.copy_stall_timeout,

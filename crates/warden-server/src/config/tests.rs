@@ -318,6 +318,7 @@ fn an_impossible_value_names_what_is_possible() {
             "4294967296: expected a whole number from 1 to 4294967295",
         ),
         ("server.max_tasks", "15", "15: expected a whole number from 16 to 4194304"),
+        ("server.warm_pool_size", "1025", "1025: expected a whole number from 0 to 1024"),
         ("server.max_request_bytes", "1023", "1023: expected a whole number from 1024 to 2147483647"),
         ("server.host_ids.start", "0", "0: expected a whole number from 65536 to 4294901759"),
         ("server.host_ids.count", "65535", "65535: expected a whole number from 65536 to 4294967295"),
