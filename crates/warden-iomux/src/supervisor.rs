@@ -102,6 +102,12 @@ impl Supervisor {
         Ok(())
     }
 
+    /// Tells the clients, at once, that the init has its namespaces: they need not wait for the rest to connect it.
+    pub(crate) fn announce(&mut self, init_pid: i32) {
+        self.tell(&Event::Born { init_pid });
+        self.flush();
+    }
+
     /// Tells the clients that there will be no container.
     pub(crate) fn report_setup_failure(&mut self, error: &SetupError) {
         self.tell(&Event::SetupFailed {
