@@ -5,14 +5,14 @@ use std::fs::File;
 use std::io::{ErrorKind, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, anyhow};
 use rustix::event::{PollFd, PollFlags};
 use rustix::process::{Pid, WaitOptions};
+use warden_init::confinement::{Confinement, Privileges};
 use warden_linux::limit::{self, Limit};
-use warden_linux::seccomp::Instruction;
 use warden_linux::socket::{Packet, PacketSocket};
 use warden_linux::spawn::{self, Program};
-use warden_linux::{file, keyring, process, seccomp};
+use warden_linux::{file, process};
 
 /// The name by which this program knows that it is the init.
 pub(crate) const NAME: &str = "floor-init";
@@ -24,18 +24,6 @@ pub(crate) const USER: u32 = 10_000;
 pub(crate) const GROUP: u32 = 10_000;
 /// Its directory.
 pub(crate) const HOME: &str = "/home/vcap";
-
-/// What jobs can have at most, a bit each: those that the product leaves them.
-const CAPABILITIES: u64 = 0xa804_25fb;
-
-/// Refuses one system call (165, mount on x86_64). The product's filter is longer; the kernel remembers the answers of both,
-/// so that a call costs the same, and what the longer one costs when it is laid on is the product's.
-const FILTER: [Instruction; 4] = [
-    Instruction { code: 0x20, if_true: 0, if_false: 0, operand: 0 },
-    Instruction { code: 0x15, if_true: 0, if_false: 1, operand: 165 },
-    Instruction { code: 0x06, if_true: 0, if_false: 0, operand: 0x0005_0001 },
-    Instruction { code: 0x06, if_true: 0, if_false: 0, operand: 0x7fff_0000 },
-];
 
 /// The longest script.
 const LONGEST: usize = 4096;
@@ -68,11 +56,12 @@ pub(crate) fn ask(socket: &PacketSocket, script: &[u8]) -> Result<u8> {
 
 /// The init's whole life.
 ///
-/// What confines all its jobs is laid on here, before the first one, and inherited by them, as the product's init does it.
+/// What confines all its jobs is laid on here, before the first one, and inherited by them, as the product's init does it:
+/// the keyring, the filter of system calls and the bounded capabilities are the product's own.
 pub(crate) fn serve() -> Result<()> {
-    keyring::join_new_session()?;
-    seccomp::install(&FILTER)?;
-    process::bound_capabilities(CAPABILITIES)?;
+    Confinement::FULL.enter()?;
+    let privileges = Privileges::parse(Confinement::FULL.arguments().into_iter().map(str::to_owned));
+    privileges.map_err(|argument| anyhow!("{argument} is not understood"))?.bound()?;
     let socket = PacketSocket::adopt(process::inherited(0)?)?;
     loop {
         let packet = receive(&socket)?;

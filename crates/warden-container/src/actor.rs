@@ -390,7 +390,7 @@ impl Actor {
         }
         let error = self.no_supervisor("stopping");
         self.stop_ended(Err(error));
-        self.end_after_gone();
+        self.end_after_loss();
     }
 
     fn died(&mut self, event: &str) {

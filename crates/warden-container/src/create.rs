@@ -43,6 +43,7 @@ impl Creation {
     /// Finds a container that was made ahead, or makes one, and returns its handle.
     pub(crate) async fn run(mut self) -> Result<Vec<u8>, Error> {
         let machine = Arc::clone(&self.machine);
+        machine.removals.room().await?;
         let _busy = machine.activity.begin();
         while let Some(standing) = self.warm.take(&self.request).await {
             if let Some((making, reservation)) = self.furnish(standing).await? {
@@ -172,7 +173,7 @@ impl Making {
         match object {
             Object::Leases => {
                 self.check()?;
-                self.leases = Some(machine.pools.lease(id, self.request.network.as_deref())?);
+                self.leases = Some(machine.lease(id, self.request.network.as_deref())?);
                 Ok(())
             }
             Object::Directory => machine.depot.create(id, self.leases()?.ids.map_or(0, |ids| ids.host_start)),

@@ -35,6 +35,8 @@ use crate::tree;
 const TRASH: &str = ".trash";
 const IMAGES: &str = ".images";
 const HELPERS: &str = ".helpers";
+/// The directory, in that of a container, of what it has written.
+const LAYER: &str = "tmp";
 
 /// The depot of one daemon.
 #[derive(Debug)]
@@ -129,7 +131,7 @@ impl Depot {
 
     /// The directory that holds what one container has written.
     fn layer(&self, id: Id) -> PathBuf {
-        self.directory(id).join("tmp")
+        self.directory(id).join(LAYER)
     }
 
     /// Changes the limits of what one container stores; gives them as the kernel keeps them.
@@ -142,19 +144,21 @@ impl Depot {
         self.disk.as_ref()?.stat(&self.layer(id))
     }
 
-    /// Removes the directory of one container, if there is one.
-    pub(crate) fn remove(&self, id: Id) -> Result<(), Error> {
+    /// Moves the directory of one container to the trash, if there is one.
+    pub(crate) fn discard(&self, id: Id) -> Result<(), Error> {
         let directory = self.directory(id);
-        disk::release(&self.layer(id))?;
-        // A name that is out of the way first: what is half removed is never taken for a container.
-        self.empty(id.as_str())?;
         match fs::rename(&directory, self.path.join(TRASH).join(id)) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-            renamed => {
-                renamed.context(|| format!("moving {} to the trash", directory.display()))?;
-                self.empty(id.as_str())
-            }
+            renamed => renamed.context(|| format!("moving {} to the trash", directory.display())),
         }
+    }
+
+    /// Removes the directory of one container, if there is one.
+    pub(crate) fn remove(&self, id: Id) -> Result<(), Error> {
+        // A name that is out of the way first: what is half removed is never taken for a container.
+        self.empty(id.as_str())?;
+        self.discard(id)?;
+        self.empty(id.as_str())
     }
 
     /// Removes what earlier removals could not; goes on past errors.
@@ -178,7 +182,9 @@ impl Depot {
 
     /// Removes one entry of the trash.
     fn empty(&self, name: &str) -> Result<(), Error> {
-        remove_entry(&self.path.join(TRASH), name)
+        let trash = self.path.join(TRASH);
+        disk::release(&trash.join(name).join(LAYER))?;
+        remove_entry(&trash, name)
     }
 }
 

@@ -1,9 +1,12 @@
 //! How a container is destroyed, step by step, each with a deadline:
 //!
 //! ```text
-//! stop the jobs --> kill init --> reap iomux --> clear (cgroups, directory) --> gone
-//!                                                  |
-//!                                                  +-- failed: stopped, and can be destroyed again
+//! stop the jobs --> kill init --> set aside (network, directory) --> gone; the rest is removed later
+//!                       |             |
+//!                       |             +-- failed: stopped, and can be destroyed again
+//!                       |             |
+//!                       +--> reap iomux, kill what is left, remove all --> gone
+//!                        iomux does not say that all inside has ended
 //! ```
 
 use std::sync::Arc;
@@ -13,7 +16,7 @@ use tokio::task::JoinHandle;
 use warden_iomux::message::Request;
 
 use crate::actor::{Actor, Reply};
-use crate::error::Error;
+use crate::error::{Error, blocking};
 use crate::state::State;
 
 /// How long a killed init may take to be gone, with all its processes.
@@ -87,8 +90,15 @@ impl Actor {
         }
     }
 
-    /// Goes on when nothing runs inside any more, or nothing can be known of it.
+    /// Goes on when nothing runs inside any more.
     pub(crate) fn end_after_gone(&mut self) {
+        if matches!(self.ending, Some(Ending { phase: Phase::Stopping | Phase::Killing(_), .. })) {
+            self.set_aside();
+        }
+    }
+
+    /// Goes on when nothing can be known of what runs inside.
+    pub(crate) fn end_after_loss(&mut self) {
         if matches!(self.ending, Some(Ending { phase: Phase::Stopping | Phase::Killing(_), .. })) {
             self.reap();
         }
@@ -169,6 +179,25 @@ impl Actor {
             return self.clear();
         }
         self.enter(Phase::Reaping(Instant::now() + REAP_TIME));
+    }
+
+    /// iomux has said that it ends, and is waited for by nobody; what it holds open it closes.
+    fn set_aside(&mut self) {
+        self.shared.jobs.keep_files_of_held();
+        let (id, machine, iomux) = (self.shared.id, Arc::clone(&self.shared.machine), self.process.take());
+        self.enter(Phase::Clearing(tokio::spawn(async move {
+            let outcome = {
+                let machine = Arc::clone(&machine);
+                blocking(move || machine.set_aside(id)).await
+            };
+            match (&outcome, iomux) {
+                (Ok(()), iomux) => machine.remove_later(id, iomux),
+                // It is destroyed again, as a whole.
+                (Err(_), Some(iomux)) => iomux.end_within(REAP_TIME).await,
+                (Err(_), None) => {}
+            }
+            outcome
+        })));
     }
 
     fn clear(&mut self) {

@@ -32,7 +32,9 @@ impl Ground for Machine {
             Object::Cgroups => self.cgroups.remove(id, Instant::now() + KILL_TIME),
             Object::Directory => self.depot.remove(id),
             Object::Leases => {
-                self.pools.release(id);
+                if let Some(held) = self.pools.take(id) {
+                    self.network.give_back(id, held);
+                }
                 Ok(())
             }
         }
@@ -109,6 +111,10 @@ impl Machine {
             return Ok(());
         }
         snapshot.state = State::Destroyed;
-        snapshot.write(&directory).context(|| format!("withdrawing the snapshot of container {id}"))
+        match snapshot.write(&directory) {
+            // Whoever wrote it at the same time has written the same.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            written => written.context(|| format!("withdrawing the snapshot of container {id}")),
+        }
     }
 }

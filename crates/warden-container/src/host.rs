@@ -2,6 +2,7 @@
 
 use std::io;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::task::AbortHandle;
 
@@ -16,6 +17,9 @@ use crate::registry::Registry;
 use crate::request::Create;
 use crate::settings::Settings;
 use crate::warm_pool::WarmPool;
+
+/// How long what is left of destroyed containers may take to be removed when the daemon ends.
+const REMOVAL_TIME: Duration = Duration::from_secs(10);
 
 /// All containers of one depot.
 #[derive(Clone, Debug)]
@@ -61,6 +65,7 @@ impl Host {
         self.0.warm.close().await;
         let machine = Arc::clone(&self.0.machine);
         let removed = blocking(move || {
+            machine.removals.settle(REMOVAL_TIME);
             machine.cgroups.remove_parents();
             machine.network.close();
             machine.leave_depot()

@@ -1,5 +1,6 @@
 //! One job: its output so far, and its end.
 
+use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
@@ -114,9 +115,12 @@ impl Job {
     }
 
     /// Lets its files go when the last holder does.
-    pub(crate) fn mark_forgotten(&self) {
+    pub(crate) fn mark_forgotten(&self, held_for_long: bool) {
         self.forgotten.store(true, Ordering::Relaxed);
-        // Files are removed later and one by one; a daemon that follows must not take what is left for a job.
+        // A daemon that follows must not take it for a job that a client may ask for.
+        if !held_for_long && fs::rename(&self.directory, hidden(&self.directory)).is_ok() {
+            return;
+        }
         match File::create(self.directory.join(DELIVERED)) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
                 tracing::warn!(directory = %self.directory.display(), %error, "a delivered job was not marked");
@@ -169,7 +173,7 @@ impl Drop for Job {
             return;
         }
         let directory = std::mem::take(&mut self.directory);
-        let remove = move || match fs::remove_dir_all(&directory) {
+        let remove = move || match remove_files(&directory) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
                 tracing::warn!(directory = %directory.display(), %error, "the files of a job were not removed");
             }
@@ -180,6 +184,30 @@ impl Drop for Job {
             Ok(runtime) => drop(runtime.spawn_blocking(remove)),
             Err(_) => remove(),
         }
+    }
+}
+
+/// Where the directory of a job that was delivered waits to be removed: what has no number is no job.
+fn hidden(directory: &Path) -> PathBuf {
+    let number = directory.file_name().and_then(OsStr::to_str).unwrap_or_default();
+    directory.with_file_name(format!(".{number}"))
+}
+
+/// Removes the directory of a job that was delivered.
+fn remove_files(directory: &Path) -> io::Result<()> {
+    let hidden = hidden(directory);
+    match fs::rename(directory, &hidden) {
+        // It has been already.
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        renamed => renamed?,
+    }
+    for name in ["stdout", "stderr", "job.json", "exit.json"] {
+        // What is not removed so is found below.
+        let _ = fs::remove_file(hidden.join(name));
+    }
+    match fs::remove_dir(&hidden) {
+        Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty => fs::remove_dir_all(&hidden),
+        removed => removed,
     }
 }
 
@@ -256,7 +284,7 @@ mod tests {
             fs::create_dir(&directory).unwrap();
             let job = job(&directory);
             if forgotten {
-                job.mark_forgotten();
+                job.mark_forgotten(true);
             }
             drop(job);
             assert_eq!(directory.exists(), exists);

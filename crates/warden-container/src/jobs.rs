@@ -129,7 +129,8 @@ impl Known {
         self.jobs.get(&id)?.now().end?;
         self.ended.retain(|&ended| ended != id);
         let job = self.jobs.remove(&id)?;
-        job.mark_forgotten();
+        // The client that has its answer is still about to let go of it.
+        job.mark_forgotten(Arc::strong_count(&job) > 2);
         Some(job)
     }
 

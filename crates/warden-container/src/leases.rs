@@ -29,8 +29,11 @@ pub(crate) struct Pools {
     held: Mutex<HashMap<Id, Held>>,
 }
 
-/// What is out of the pools for one container: network, user, ids.
-type Held = [Option<Lease>; 3];
+/// What is out of the pools for one container, network, user, ids, until this is dropped.
+#[derive(Debug)]
+pub(crate) struct Held {
+    leases: [Option<Lease>; 3],
+}
 
 impl Pools {
     /// Fills the pools.
@@ -92,17 +95,17 @@ impl Pools {
     /// Notes that a container was known to nobody: what it holds is leased again first, and without a rest.
     pub(crate) fn unused(&self, id: Id) {
         if let Some(held) = lock(&self.held).get_mut(&id) {
-            held.iter_mut().flatten().for_each(Lease::unused);
+            held.leases.iter_mut().flatten().for_each(Lease::unused);
         }
     }
 
-    /// Takes back what a container holds, if it holds anything.
-    pub(crate) fn release(&self, id: Id) {
-        drop(lock(&self.held).remove(&id));
+    /// Takes from a container what it holds, if it holds anything.
+    pub(crate) fn take(&self, id: Id) -> Option<Held> {
+        lock(&self.held).remove(&id)
     }
 
-    fn hold(&self, id: Id, held: Held) {
-        lock(&self.held).insert(id, held);
+    fn hold(&self, id: Id, leases: [Option<Lease>; 3]) {
+        lock(&self.held).insert(id, Held { leases });
     }
 
     fn lease_network(&self, text: &[u8]) -> Result<Lease, Error> {
@@ -223,8 +226,8 @@ mod tests {
         assert_eq!(leases.addresses.network.to_string(), "10.254.0.12/30");
         let refused = pools.lease(id(2), Some(b"10.254.0.13")).unwrap_err();
         assert_eq!(refused.to_string(), "Could not acquire network: 10.254.0.12");
-        pools.release(id(1));
-        pools.release(id(1));
+        drop(pools.take(id(1)));
+        drop(pools.take(id(1)));
         assert!(pools.lease(id(2), Some(b"10.254.0.13")).is_ok());
     }
 
@@ -246,7 +249,7 @@ mod tests {
         networks.lease(id(1), None).unwrap();
         networks.lease(id(2), None).unwrap();
         assert_eq!(networks.lease(id(3), None).unwrap_err().to_string(), "Could not acquire network");
-        networks.release(id(1));
+        drop(networks.take(id(1)));
         assert!(networks.lease(id(3), None).is_ok());
 
         let users = pools("10.0.0.0/29", 1, None);
@@ -284,7 +287,7 @@ mod tests {
         assert_eq!(others[1].addresses.network.to_string(), "10.254.0.8/30");
         assert_eq!((others[0].user, others[1].user), (10_000, 10_002));
         assert_eq!(others[1].ids.unwrap().host_start, 655_360);
-        pools.release(id(1));
+        drop(pools.take(id(1)));
         assert!(pools.lease(id(4), Some(b"10.254.0.5")).is_ok());
         let elsewhere = pools.adopt(id(5), Ipv4Addr::new(192, 168, 0, 8), None, 5, None);
         assert_eq!(elsewhere.addresses.container, Ipv4Addr::new(192, 168, 0, 10));

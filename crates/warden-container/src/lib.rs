@@ -35,6 +35,7 @@ mod process;
 mod recovery;
 mod references;
 mod registry;
+mod removal;
 pub mod request;
 mod rlimits;
 mod saving;

@@ -19,6 +19,7 @@ use crate::image::{self, Lower};
 use crate::leases::Pools;
 use crate::network::Network;
 use crate::recovery::{self, Survivor};
+use crate::removal::Removals;
 use crate::settings::{IoLimits, Settings};
 
 /// How long the processes of a container may take to be gone, and its cgroups after them.
@@ -36,6 +37,7 @@ pub(crate) struct Machine {
     pub(crate) dns: Dns,
     pub(crate) pools: Pools,
     pub(crate) ids: Ids,
+    pub(crate) removals: Removals,
     /// The device whose reading and writing is limited, where that is asked for and possible.
     pub(crate) io_device: Option<Device>,
     /// The configured image.
@@ -82,6 +84,7 @@ impl Machine {
             image,
             cgroups,
             ids,
+            removals: Removals::default(),
             lower,
             init,
             supervisor,

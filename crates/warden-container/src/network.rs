@@ -9,21 +9,24 @@ use std::os::fd::AsFd;
 use std::sync::{Arc, Mutex, OnceLock, mpsc};
 
 use warden_linux::netlink::nftables::{BaseChain, Batch, Watch};
-use warden_linux::netlink::{Protocol, Refusal, Socket, conntrack, nftables};
+use warden_linux::netlink::{Protocol, Refusal, Socket, nftables};
 
 use crate::error::{Context, Error};
 use crate::id::Id;
 use crate::info::BandwidthStat;
+use crate::leases::Held;
+use crate::network::connections::Connections;
 use crate::network::forwards::Forwards;
 use crate::network::interfaces::names;
 use crate::network::repair::Repairs;
-use crate::network::state::{Member, State};
+use crate::network::state::{Departed, Member, State};
 use crate::network::table::PoolNetworks;
 use crate::pool::lock;
 use crate::request::{Bandwidth, NetIn, NetOut, Transport};
 use crate::settings::{Addresses, Settings};
 
 mod bandwidth;
+mod connections;
 mod forwarding;
 mod forwards;
 mod interfaces;
@@ -53,6 +56,7 @@ pub(crate) struct Network {
     mtu: u16,
     /// Takes the names of interfaces that shall be gone.
     reaper: mpsc::Sender<String>,
+    connections: Connections,
     /// Since the table is ours.
     repairs: OnceLock<Repairs>,
 }
@@ -70,6 +74,7 @@ impl Network {
             pool: PoolNetworks { v4: settings.network.network, v6: settings.network.network_v6 },
             firewall: settings.firewall.clone(),
             members: HashMap::new(),
+            departed: HashMap::new(),
             forwards: Forwards::new(settings.ports),
             dns: None,
             closed: true,
@@ -79,6 +84,7 @@ impl Network {
             look: Mutex::new(open(Protocol::Route)?),
             mtu: settings.firewall.mtu,
             reaper: reaper::start()?,
+            connections: Connections::start()?,
             repairs: OnceLock::new(),
         })
     }
@@ -103,6 +109,7 @@ impl Network {
         let watch = port.and_then(Watch::start).context(|| "watching the packet filter".to_owned())?;
         state.write_all().map_err(failed)?;
         state.closed = false;
+        state.forget_strangers().map_err(failed)?;
         reaper::delete(&mut state.route, leftovers.iter().flat_map(|id| names(*id).on_the_host()));
         let State { filter, firewall, .. } = &mut *state;
         name_other_filters(filter, &firewall.table);
@@ -127,7 +134,8 @@ impl Network {
             .map_err(failed)
     }
 
-    /// Disconnects a container: rules, connections and addresses at once, its interface soon.
+    /// Disconnects a container: rules and addresses at once, its interface soon, its connections before anybody gets its
+    /// addresses ([`Network::give_back`]).
     pub(crate) fn detach(&self, id: Id) -> Result<(), Error> {
         let mut state = lock(&self.state);
         let Some(member) = state.members.remove(&id) else { return Ok(()) };
@@ -143,21 +151,35 @@ impl Network {
             return Err(failed(refusal));
         }
         state.forwards.release(&member.records.net_in);
+        let mapped = !member.records.net_in.is_empty();
         // The container is forgotten: what fails now is told, and does not keep the rest from being done.
-        let mut errors: Vec<_> =
-            interfaces::disconnect(&mut state.route, &names, member.addresses).err().into_iter().collect();
+        let disconnected = interfaces::disconnect(&mut state.route, &names, member.addresses);
+        // Through what never moved a packet nobody has connected.
+        if !matches!(disconnected, Ok(false)) {
+            state.departed.insert(id, Departed { addresses: member.addresses, mapped });
+        }
         // Deleting the interfaces takes the kernel long. The reaper lives as long as this.
-        for name in names.on_the_host() {
-            let _ = self.reaper.send(name);
+        let _ = self.reaper.send(names.outward);
+        disconnected.map(drop)
+    }
+
+    /// Gives back what a container held of the pools, once nothing of it is left and its connections are forgotten.
+    pub(crate) fn give_back(&self, id: Id, held: Held) {
+        let departed = lock(&self.state).departed.remove(&id);
+        if let Some(Departed { addresses, mapped }) = departed {
+            self.connections.forget(id, addresses, held, mapped);
         }
-        for address in member.addresses.inside() {
-            errors.extend(conntrack::forget_address(&mut state.filter, address).err().map(failed));
-        }
-        Error::join(errors).map_or(Ok(()), Err)
+    }
+
+    /// Waits until everything that was given back is in the pools. Blocks.
+    pub(crate) fn settle(&self) {
+        self.connections.settle();
     }
 
     /// Forwards a port of the host to a container; answers both ports.
     pub(crate) fn net_in(&self, id: Id, request: NetIn) -> Result<(u16, u16), Error> {
+        // What still comes in for a port's last owner would not come to the next.
+        self.connections.settle_ports();
         let mut state = lock(&self.state);
         if !state.members.contains_key(&id) {
             return Err(Error::UnknownHandle);

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::os::fd::OwnedFd;
+use std::time::Duration;
 
 use rustix::process::{Pid, PidfdFlags, Signal};
 use tokio::io::unix::AsyncFd;
@@ -45,6 +46,14 @@ impl Process {
             Self::Other { pidfd, .. } => {
                 let _ = rustix::process::pidfd_send_signal(pidfd.get_ref(), Signal::KILL);
             }
+        }
+    }
+
+    /// Waits for its end, and kills it when that is late.
+    pub(crate) async fn end_within(mut self, time: Duration) {
+        if tokio::time::timeout(time, self.end()).await.is_err() {
+            self.kill();
+            self.end().await;
         }
     }
 

@@ -91,7 +91,10 @@ impl Actor {
     pub(crate) fn stop_ended(&mut self, outcome: Result<(), Error>) {
         if outcome.is_ok() && self.shared.stopping.swap(false, Ordering::SeqCst) {
             self.shared.changed();
-            self.save_later();
+            // A destruction writes it all down in a moment.
+            if self.ending.is_none() {
+                self.save_later();
+            }
         }
         for waiter in self.stopping.take().map(|stopping| stopping.waiters).unwrap_or_default() {
             self.answer_saved(waiter, outcome.as_ref().copied().map_err(Error::again));

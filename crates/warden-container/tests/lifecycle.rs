@@ -117,8 +117,17 @@ impl World {
         self.host.as_ref().unwrap().connect()
     }
 
-    /// Fails when anything of a container is left.
-    fn assert_nothing_left(&self) {
+    /// Fails when anything of a container is left for long.
+    async fn assert_nothing_left(&self) {
+        let trash = self.depot.path().join(".trash");
+        let busy = || {
+            let files = fs::read_dir(&trash).unwrap().count();
+            files > 0 || !self.cgroups().is_empty() || !self.processes().is_empty()
+        };
+        let deadline = Instant::now() + Duration::from_secs(20);
+        while busy() && Instant::now() < deadline {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
         assert_eq!(self.cgroups(), Vec::<PathBuf>::new());
         let depot = self.depot.path().to_str().unwrap();
         let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
@@ -128,7 +137,7 @@ impl World {
             fs::read_dir(depot).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
         let left: Vec<_> = left.filter(|name| !name.starts_with('.')).collect();
         assert_eq!(left, Vec::<String>::new());
-        assert_eq!(fs::read_dir(self.depot.path().join(".trash")).unwrap().count(), 0);
+        assert_eq!(fs::read_dir(&trash).unwrap().count(), 0);
     }
 
     fn cgroups(&self) -> Vec<PathBuf> {
@@ -236,7 +245,7 @@ async fn a_whole_life() {
     container.destroy().await.unwrap();
     assert!(matches!(connection.container(container.handle()), Err(Error::UnknownHandle)));
     assert_eq!(container.last_info().await.state, State::Active);
-    world.assert_nothing_left();
+    world.assert_nothing_left().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -258,7 +267,7 @@ async fn the_image_host_runs_what_the_host_runs() {
     assert_ne!(end(&job).await.end, Some(ExitCause::Code(0)));
     assert_eq!(read(&job, Stream::Stdout), "");
     container.destroy().await.unwrap();
-    world.assert_nothing_left();
+    world.assert_nothing_left().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -273,7 +282,7 @@ async fn a_container_without_a_user_namespace() {
     let job = container.spawn(Run { script, privileged: true, ..Run::default() }).await.unwrap();
     assert_eq!(end(&job).await.end, Some(ExitCause::Code(0)));
     container.destroy().await.unwrap();
-    world.assert_nothing_left();
+    world.assert_nothing_left().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -304,7 +313,7 @@ async fn a_hundred_jobs_at_once() {
         assert_eq!(read(job, Stream::Stdout), format!("{number}\n"));
     }
     container.destroy().await.unwrap();
-    world.assert_nothing_left();
+    world.assert_nothing_left().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -321,7 +330,7 @@ async fn stop_ends_what_ignores_term_when_told_to_kill() {
     container.stop(Stop::default()).await.unwrap();
     assert!(matches!(container.spawn(Run::default()).await, Err(Error::State { .. })));
     container.destroy().await.unwrap();
-    world.assert_nothing_left();
+    world.assert_nothing_left().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -334,7 +343,7 @@ async fn destroy_ends_a_job_and_its_output_is_still_read() {
     assert!(first.is_ok() && second.is_ok(), "{first:?} {second:?}");
     assert!(end(&job).await.end.is_some_and(|end| end.status() == 255));
     assert_eq!(read(&job, Stream::Stdout), "begun\n");
-    world.assert_nothing_left();
+    world.assert_nothing_left().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -351,7 +360,7 @@ async fn too_much_output_ends_the_job_with_an_event() {
     assert_eq!(end(&job).await, Progress { stdout: 0, stderr: 0, end: Some(ExitCause::Code(0)) });
     assert_eq!(read(&job, Stream::Stdout), "");
     container.destroy().await.unwrap();
-    world.assert_nothing_left();
+    world.assert_nothing_left().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -376,7 +385,7 @@ async fn bind_mounts_read_only_and_writable() {
     assert!(shared.path().join("new").exists() && !shared.path().join("new2").exists());
     container.destroy().await.unwrap();
     assert!(shared.path().join("a b").exists(), "what was shown stays");
-    world.assert_nothing_left();
+    world.assert_nothing_left().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -398,7 +407,7 @@ async fn a_refused_creation_leaves_nothing_and_takes_nothing() {
     for (request, text) in cases {
         let request = Create { handle: Some(b"h".to_vec()), ..request };
         assert_eq!(connection.create(request).await.unwrap_err().to_string(), text);
-        world.assert_nothing_left();
+        world.assert_nothing_left().await;
     }
     let request = Create {
         handle: Some(b"h".to_vec()),
@@ -409,7 +418,7 @@ async fn a_refused_creation_leaves_nothing_and_takes_nothing() {
     let taken = connection.create(request).await.unwrap_err().to_string();
     assert_eq!(taken, "container with handle: h already exists.");
     container.destroy().await.unwrap();
-    world.assert_nothing_left();
+    world.assert_nothing_left().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -433,7 +442,7 @@ async fn creations_run_at_the_same_time_and_keep_their_own() {
         assert_eq!(stdout(&container, "hostname").await, format!("{}\n", container.id()));
         container.destroy().await.unwrap();
     }
-    world.assert_nothing_left();
+    world.assert_nothing_left().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -453,7 +462,7 @@ async fn an_unreferenced_container_is_destroyed_after_its_grace_time() {
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
     container.destroy().await.unwrap();
-    world.assert_nothing_left();
+    world.assert_nothing_left().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -481,7 +490,7 @@ async fn a_dead_init_stops_the_container_and_a_dead_iomux_is_replaced() {
     }
     assert_eq!(container.info().await.unwrap().events, ["init died"]);
     container.destroy().await.unwrap();
-    world.assert_nothing_left();
+    world.assert_nothing_left().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -506,7 +515,7 @@ async fn the_next_daemon_takes_over_what_lives() {
     let container = connection.container(&handle).unwrap();
     assert_eq!(container.info().await.unwrap().jobs, [job]);
     container.destroy().await.unwrap();
-    world.assert_nothing_left();
+    world.assert_nothing_left().await;
     next.shutdown().await;
     assert!(!Path::new("/sys/fs/cgroup/memory").join(&world.parent).exists());
     let refused = next.connect().create(Create::default()).await.unwrap_err();

@@ -52,6 +52,9 @@ pub struct Change {
 /// The longest /etc/passwd or /etc/group that is read, in bytes.
 pub const LIMIT: u64 = 1 << 20;
 
+/// Bytes that most of them are shorter than.
+const FEW: usize = 4096;
+
 const EFBIG: i32 = 27;
 
 /// Reads such a file; a missing one is empty. Everything but a regular file is refused with `EINVAL` or `ELOOP`, and one
@@ -63,7 +66,8 @@ pub fn read(path: &Path) -> io::Result<Vec<u8>> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
         Err(error) => return Err(error),
     };
-    let mut content = Vec::new();
+    // Most are shorter: one read, and one that finds the end.
+    let mut content = Vec::with_capacity(FEW);
     match file.read_to_end(&mut content)? as u64 > LIMIT {
         true => Err(io::Error::from_raw_os_error(EFBIG)),
         false => Ok(content),

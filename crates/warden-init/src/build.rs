@@ -6,6 +6,7 @@
 //! cannot make them writable. The init puts its root file system together out of what was staged and becomes wshd.
 //! What is to be done is a [`plan::Plan`], plain data; `outside` and `inside` carry it out.
 
+use std::convert::Infallible;
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -220,11 +221,15 @@ impl Builder<'_> {
 
     /// The init's life until it is wshd.
     fn become_init(&self) -> u8 {
-        let error = match inside::carry_out(&self.plan.inside) {
-            Ok(()) => inside::execute(self.program.as_fd(), self.listener, &self.confinement),
-            Err(error) => error,
-        };
+        let Err(error) = self.try_to_become_init();
         self.report(&Report::Failed(error));
         1
+    }
+
+    fn try_to_become_init(&self) -> Result<Infallible, SetupError> {
+        let score = crate::score::open()
+            .map_err(|error| SetupError::new("open", "/proc/self/oom_score_adj", &error))?;
+        inside::carry_out(&self.plan.inside)?;
+        Err(inside::execute(self.program.as_fd(), self.listener, score.as_fd(), &self.confinement))
     }
 }

@@ -6,6 +6,7 @@ pub mod byte_string;
 pub mod confinement;
 pub mod connection;
 pub mod message;
+pub mod score;
 pub mod server;
 pub mod spec;
 pub mod version;

@@ -18,6 +18,7 @@ use warden_linux::socket::PacketListener;
 use crate::confinement::Privileges;
 use crate::connection::Connection;
 use crate::message::{MAX_PACKET, Process, Reply, Request, SpawnStep, VERSION, VERSIONS, WaitStatus};
+use crate::score::Score;
 use job::Jobs;
 use launch::{Failure, Launched};
 use process_tree::Proc;
@@ -83,13 +84,14 @@ pub struct Server {
     next_client: u64,
     jobs: Jobs,
     privileges: Privileges,
+    score: Score,
     /// Whether children may have ended that were not reaped yet.
     reaping: bool,
 }
 
 impl Server {
     /// Prepares to serve a listening socket; every signal must be blocked.
-    pub fn new(listener: OwnedFd, privileges: Privileges) -> io::Result<Self> {
+    pub fn new(listener: OwnedFd, privileges: Privileges, score: Score) -> io::Result<Self> {
         let epoll = Epoll::new()?;
         let listener = PacketListener::adopt(listener)?;
         epoll.add(&listener, LISTENER, Interest::Read)?;
@@ -105,6 +107,7 @@ impl Server {
             next_client: FIRST_CLIENT,
             jobs: Jobs::default(),
             privileges,
+            score,
             reaping: true,
         })
     }
@@ -242,8 +245,12 @@ impl Server {
         if self.jobs.contains(number) {
             return Err((SpawnStep::Request, launch::EEXIST));
         }
-        let terminals = self.terminals.as_ref().map(AsFd::as_fd);
-        let Launched { mut job, master } = launch::launch(process, fds, wish, terminals, self.privileges)?;
+        let container = launch::Container {
+            terminals: self.terminals.as_ref().map(AsFd::as_fd),
+            privileges: self.privileges,
+            score: &self.score,
+        };
+        let Launched { mut job, master } = launch::launch(process, fds, wish, &container)?;
         job.owner = owner;
         let pid = job.pid;
         let outputs = match master {

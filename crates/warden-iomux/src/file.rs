@@ -2,8 +2,8 @@
 //!
 //! Both are objects with a `version`; keys that a later version adds are passed over.
 
-use std::fs;
-use std::io;
+use std::fs::{self, File};
+use std::io::{self, Write};
 use std::path::Path;
 
 use serde::de::DeserializeOwned;
@@ -48,11 +48,26 @@ pub fn read<T: DeserializeOwned>(path: &Path) -> io::Result<Option<T>> {
     }
 }
 
+/// A file that nobody reads yet.
+#[derive(Debug)]
+pub(crate) struct New(File);
+
+/// Makes a file that has no content and is not at its path yet.
+pub(crate) fn begin(path: &Path) -> io::Result<New> {
+    File::create(path.with_extension("json.new")).map(New)
+}
+
+impl New {
+    /// Gives it its content and puts it at its path.
+    pub(crate) fn finish<T: Serialize>(mut self, path: &Path, content: &T) -> io::Result<()> {
+        self.0.write_all(&encode(content)?)?;
+        fs::rename(path.with_extension("json.new"), path)
+    }
+}
+
 /// Writes a file whole or not at all.
 pub fn write<T: Serialize>(path: &Path, content: &T) -> io::Result<()> {
-    let new = path.with_extension("json.new");
-    fs::write(&new, encode(content)?)?;
-    fs::rename(&new, path)
+    begin(path)?.finish(path, content)
 }
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
 //! One running job: its files, its pipes and how much of them is kept.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File};
 use std::io;
 use std::os::fd::OwnedFd;
 use std::path::Path;
@@ -49,32 +49,42 @@ pub(crate) enum Moved {
 /// A job that has not ended.
 pub(crate) struct Job {
     streams: [Stream; 2],
+    /// The file that its end is written to, made while it starts.
+    end: Option<file::New>,
     /// How many bytes more may be stored; none when the limit does not count.
     allowance: Option<u64>,
     /// Why the job is being killed.
     fatal: Option<ExitCause>,
     /// Whether wshd said that it runs.
     pub(crate) spawned: bool,
-    /// Whether its output is read from pipes at all.
-    pub(crate) piped: bool,
 }
 
 impl Job {
-    /// Makes a job's directory and files; nothing is left of it when that fails.
-    pub(crate) fn create(layout: &Layout, number: u32, output: &Output) -> io::Result<Self> {
+    /// Makes a job's directory and what another iomux, which may have to go on with the job, has to know; nothing is left
+    /// when that fails.
+    pub(crate) fn prepare(layout: &Layout, number: u32, output: &Output) -> io::Result<()> {
         fs::create_dir(layout.job(number))?;
-        let created = || {
-            // Another iomux may have to go on with the job.
-            fs::write(layout.order(number), file::encode(output)?)?;
-            Self::open(layout, number, output, File::options().create_new(true))
-        };
-        created().inspect_err(|_| remove(layout, number))
+        let written = file::encode(output).and_then(|text| fs::write(layout.order(number), text));
+        written.inspect_err(|_| remove(layout, number))
+    }
+
+    /// Makes the files of a job that may run already.
+    pub(crate) fn create(layout: &Layout, number: u32, output: &Output) -> io::Result<Self> {
+        let mut job = Self::open(layout, number, output, true)?;
+        job.end = Some(file::begin(&layout.exit(number))?);
+        Ok(job)
+    }
+
+    /// A job whose files could not be made: it is killed when it writes something.
+    pub(crate) fn without_files(output: &Output, error: &io::Error) -> Self {
+        let stream = || Stream::new(Store::Broken(error.raw_os_error().unwrap_or(0)), 0, None);
+        Self::of([stream(), stream()], output)
     }
 
     /// Goes on with a job of an iomux that has ended: what is stored stays, what its pipes hold comes behind it.
     pub(crate) fn reopen(layout: &Layout, number: u32) -> io::Result<Self> {
         let order: file::Order = file::read(&layout.order(number))?.ok_or(io::ErrorKind::NotFound)?;
-        let mut job = Self::open(layout, number, &order, &File::options())?;
+        let mut job = Self::open(layout, number, &order, false)?;
         let (stdout, stderr) = job.lengths();
         if let Some(allowance) = &mut job.allowance {
             *allowance = allowance.saturating_sub(stdout.saturating_add(stderr));
@@ -82,23 +92,38 @@ impl Job {
         Ok(job)
     }
 
-    fn open(layout: &Layout, number: u32, output: &Output, how: &OpenOptions) -> io::Result<Self> {
+    fn open(layout: &Layout, number: u32, output: &Output, new: bool) -> io::Result<Self> {
         let stream = |path: &Path, priority| -> io::Result<Stream> {
-            let file = how.clone().read(true).write(true).open(path)?;
-            let stored = file.metadata()?.len();
+            let file = File::options()
+                .read(true)
+                .write(true)
+                .create(true)
+                .truncate(false)
+                .create_new(new)
+                .open(path)?;
+            let stored = if new { 0 } else { file.metadata()?.len() };
             let store = if output.discard { Store::Nowhere } else { Store::File(file) };
             let log = output.log.as_ref().map(|log| LineLog::new(log, priority)).transpose()?;
             Ok(Stream::new(store, stored, log))
         };
         let streams =
             [stream(&layout.stdout(number), PRIORITIES[0])?, stream(&layout.stderr(number), PRIORITIES[1])?];
-        Ok(Self {
+        Ok(Self::of(streams, output))
+    }
+
+    fn of(streams: [Stream; 2], output: &Output) -> Self {
+        Self {
             streams,
+            end: None,
             allowance: (!output.discard).then_some(output.limit),
             fatal: None,
             spawned: false,
-            piped: !output.discard || output.log.is_some(),
-        })
+        }
+    }
+
+    /// Takes the file that its end is written to, if it was made ahead.
+    pub(crate) fn take_end(&mut self) -> Option<file::New> {
+        self.end.take()
     }
 
     /// Takes the read ends of its pipes.
@@ -123,9 +148,13 @@ impl Job {
         (self.streams[0].stored, self.streams[1].stored)
     }
 
-    /// Moves at most one buffer of what a pipe holds.
+    /// Moves some of what a pipe holds.
     pub(crate) fn advance(&mut self, channel: Channel, buffer: &mut [u8]) -> Moved {
-        let moved = self.streams[channel as usize].advance(buffer, &mut self.allowance);
+        self.advance_by(stream::WIDE, channel, buffer)
+    }
+
+    fn advance_by(&mut self, most: usize, channel: Channel, buffer: &mut [u8]) -> Moved {
+        let moved = self.streams[channel as usize].advance(most, buffer, &mut self.allowance);
         match moved {
             Ok(Moved::Fatal) => self.give_up(ExitCause::OutputLimit),
             Ok(moved) => moved,
@@ -147,7 +176,7 @@ impl Job {
             while left > 0 {
                 let size = usize::try_from(left).map_or(buffer.len(), |left| left.min(buffer.len()));
                 let before = self.allowance;
-                match self.advance(channel, &mut buffer[..size]) {
+                match self.advance_by(size, channel, buffer) {
                     Moved::Some => {
                         let moved = before.zip(self.allowance).map_or(size as u64, |(was, is)| was - is);
                         left = left.saturating_sub(moved);
@@ -182,9 +211,20 @@ pub(crate) fn remove(layout: &Layout, number: u32) {
     }
 }
 
+/// Whether output is read from pipes at all.
+pub(crate) fn piped(output: &Output) -> bool {
+    !output.discard || output.log.is_some()
+}
+
 /// Writes a job's end to its directory, whole or not at all.
-pub(crate) fn write_exit(layout: &Layout, number: u32, exit: &Exit) -> io::Result<()> {
-    file::write(&layout.exit(number), exit)
+pub(crate) fn write_exit(
+    layout: &Layout,
+    number: u32,
+    exit: &Exit,
+    new: Option<file::New>,
+) -> io::Result<()> {
+    let path = layout.exit(number);
+    new.map_or_else(|| file::begin(&path), Ok)?.finish(&path, exit)
 }
 
 #[cfg(test)]

@@ -34,6 +34,12 @@ pub fn drain(
     Ok(rustix::pipe::splice(pipe, None, file, Some(offset), count, SpliceFlags::NONBLOCK)?)
 }
 
+/// Has a pipe hold this many bytes, if the kernel grants it.
+pub fn set_pipe_capacity(pipe: impl AsFd, bytes: usize) -> io::Result<()> {
+    rustix::pipe::fcntl_setpipe_size(pipe, bytes)?;
+    Ok(())
+}
+
 /// Has reads and writes of an open file description fail with `WouldBlock` instead of waiting.
 pub fn set_nonblocking(fd: impl AsFd) -> io::Result<()> {
     Ok(rustix::io::ioctl_fionbio(fd, true)?)

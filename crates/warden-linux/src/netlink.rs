@@ -458,6 +458,10 @@ pub(crate) fn read_u32(bytes: &[u8]) -> Option<u32> {
     bytes.first_chunk().copied().map(u32::from_ne_bytes)
 }
 
+pub(crate) fn read_u64(bytes: &[u8]) -> Option<u64> {
+    bytes.first_chunk().copied().map(u64::from_ne_bytes)
+}
+
 fn read_u16(bytes: &[u8]) -> Option<u16> {
     bytes.first_chunk().copied().map(u16::from_ne_bytes)
 }

@@ -262,11 +262,9 @@ fn a_tree_that_changes_while_it_is_copied_never_leads_outside() {
     files::write(&outside.join("token"), "precious", 0o600);
     let mut client = daemon.connect();
     let handle = client.create();
-    let swap = format!(
-        "mkdir -p r/d && echo harmless >r/d/token
-         while :; do mv r/d r/aside; ln -s {} r/d; rm r/d; mv r/aside r/d; done",
-        outside.display()
-    );
+    client.text(&handle, "mkdir -p r/d && echo harmless >r/d/token");
+    let swap =
+        format!("while :; do mv r/d r/aside; ln -s {} r/d; rm r/d; mv r/aside r/d; done", outside.display());
     client.spawn(&handle, swap);
     for round in 0..40 {
         let target = to.path().join(round.to_string());

@@ -145,9 +145,9 @@ fn a_job_is_killed_before_its_init_where_memory_ends() {
     let daemon = Daemon::any();
     let mut client = daemon.connect();
     let handle = client.create();
-    let score = client.text(&handle, "sleep 0.2; cat /proc/$$/oom_score_adj");
+    let score = client.text(&handle, "read score < /proc/$$/oom_score_adj; echo $score");
     let privileged =
-        client.run_privileged(&handle, "sleep 0.2; cat /proc/1/oom_score_adj /proc/$$/oom_score_adj").text();
+        client.run_privileged(&handle, "cat /proc/1/oom_score_adj /proc/$$/oom_score_adj").text();
     let scores: Vec<i32> = privileged.lines().map(|line| line.parse().unwrap()).collect();
     assert_eq!(scores[1], score.trim().parse::<i32>().unwrap());
     assert!(scores[1] > scores[0], "{scores:?}");

@@ -2,11 +2,11 @@
 
 use warden_protocol::messages::net_out_request::Protocol;
 use warden_protocol::messages::*;
-use warden_tests::Connection;
 use warden_tests::world::{
     Echo, HOST, INTERNET, Kept, POOL_V6, World, echo_inside, from, from_container, pinging, python_as_root,
     run,
 };
+use warden_tests::{ALL_PRIVILEGES, Connection, eventually};
 
 const KINDS: [(&str, Protocol); 2] = [("STREAM", Protocol::Tcp), ("DGRAM", Protocol::Udp)];
 
@@ -217,11 +217,45 @@ for line in sys.stdin:
             "{tracked}"
         );
         client.destroy(&handle);
-        let tracked = run(world.host("cat").arg("/proc/net/nf_conntrack"));
-        assert!(!tracked.contains("sport=9000"), "{tracked}");
+        eventually("the connection is forgotten", 30, || {
+            !run(world.host("cat").arg("/proc/net/nf_conntrack")).contains("sport=9000")
+        });
     }
     drop(there);
     assert_eq!(ask(), "failed");
+}
+
+/// An IPv6 address as the kernel's list of connections has it.
+fn unabridged(address: &str) -> String {
+    let segments = address.parse::<std::net::Ipv6Addr>().unwrap().segments();
+    segments.map(|segment| format!("{segment:04x}")).join(":")
+}
+
+#[test]
+fn the_next_owner_of_addresses_inherits_no_connection() {
+    // Nothing rests between two owners.
+    let world = World::new(&[POOL_V6, ("network.release_delay", "0")]);
+    let mut client = world.daemon.connect();
+    let request = CreateRequest { network: Some(b"10.254.0.4".to_vec()), ..CreateRequest::default() };
+    let mut before: Option<[String; 2]> = None;
+    for round in 0..3 {
+        let handle = client.must(request.clone()).handle.unwrap();
+        let (own, gateways) = addresses(&mut client, &handle);
+        assert_eq!(*before.get_or_insert(own.clone()), own, "the same addresses, at once");
+        let tracked = || run(world.host("cat").arg("/proc/net/nf_conntrack"));
+        let known = [own[0].clone(), unabridged(&own[1])];
+        let list = tracked();
+        assert!(known.iter().all(|address| !list.contains(&format!("={address} "))), "{round}: {list}");
+        for (kind, _) in KINDS {
+            echo_inside(&mut client, &handle, kind, 9000);
+            for family in 0..2 {
+                assert_eq!(from(world.host("python3"), kind, &own[family], 9000), gateways[family]);
+            }
+        }
+        let list = tracked();
+        assert!(known.iter().all(|address| list.contains(&format!("={address} "))), "{list}");
+        client.destroy(&handle);
+    }
 }
 
 #[test]
@@ -263,7 +297,9 @@ fn containers_are_closed_to_each_other_the_host_and_the_world_in_ipv6_too() {
 #[test]
 fn link_local_addresses_are_closed_both_ways_with_and_without_ipv6() {
     for settings in [vec![], vec![POOL_V6]] {
-        let world = World::new(&[settings, vec![("network.allow_host_access", "true")]].concat());
+        // Root inside may change its interface: what is tried is what stands behind that.
+        let more = vec![("network.allow_host_access", "true"), ALL_PRIVILEGES];
+        let world = World::new(&[settings, more].concat());
         let mut client = world.daemon.connect();
         let handle = client.create();
         let device = run(world

@@ -6,7 +6,7 @@ use warden_protocol::messages::*;
 use warden_tests::world::{
     Echo, HOST, INTERNET, Kept, POOL_V6, World, echo_inside, from, from_container, python_as_root, run,
 };
-use warden_tests::{Connection, NOTHING_AHEAD, eventually};
+use warden_tests::{ALL_PRIVILEGES, Connection, NOTHING_AHEAD, eventually};
 
 fn text(bytes: Option<Vec<u8>>) -> String {
     String::from_utf8(bytes.unwrap()).unwrap()
@@ -83,7 +83,8 @@ while True: print(s.recv(100).decode(), flush=True)
 
 #[test]
 fn a_source_of_ipv6_that_is_not_the_containers_own_is_dropped() {
-    let world = World::new(&[POOL_V6, ("network.allow_networks", "[\"::/0\", 0.0.0.0/0]")]);
+    // Root inside may change its interface: what is tried is what stands behind that.
+    let world = World::new(&[POOL_V6, ("network.allow_networks", "[\"::/0\", 0.0.0.0/0]"), ALL_PRIVILEGES]);
     let mut client = world.daemon.connect();
     let (handle, other) = (client.create(), client.create());
     let _echo = Echo::start(world.internet("python3"), "STREAM", 8001);

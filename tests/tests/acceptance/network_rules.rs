@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use warden_protocol::messages::net_out_request::Protocol;
 use warden_protocol::messages::*;
 use warden_tests::world::{self, Echo, World, echo_inside, from, from_container, run};
-use warden_tests::{Connection, NOTHING_AHEAD};
+use warden_tests::{ALL_PRIVILEGES, Connection, NOTHING_AHEAD};
 
 const INTERNET: &str = world::INTERNET[0];
 const HOST: &str = world::HOST[0];
@@ -151,7 +151,8 @@ fn the_host_is_open_where_that_is_configured_but_never_its_loopback() {
 
 #[test]
 fn a_source_that_is_not_the_containers_own_is_dropped() {
-    let world = World::new(&[("network.allow_networks", "[0.0.0.0/0]")]);
+    // Root inside may change its interface: what is tried is what stands behind that.
+    let world = World::new(&[("network.allow_networks", "[0.0.0.0/0]"), ALL_PRIVILEGES]);
     let mut client = world.daemon.connect();
     let handle = client.create();
     let _echo = Echo::start(world.internet("python3"), "STREAM", 8001);

@@ -42,6 +42,7 @@ fn a_container_is_its_own_two_programs_and_limits_rules_and_info_start_none() {
         let created = midwife.look();
         assert_eq!((created.children, created.programs), (1, 2), "iomux, and wshd below it: {created:?}");
         requests(&mut client, &handle, round as u64);
+        client.destroy(&handle);
         assert_eq!(midwife.look(), Births::default());
     }
     let handle = client.create();

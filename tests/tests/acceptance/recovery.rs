@@ -98,9 +98,12 @@ fn jobs_go_on_while_no_daemon_runs_and_are_whole_afterwards() {
     let output = client.link(&handle, ends_later);
     assert_eq!(output.status, 4);
     assert_same(&output.stdout, &[numbers(1000), b"then\n".to_vec()].concat());
-    // What was delivered does not come back.
+    // What was delivered does not come back, once that is written down: nobody waits for it.
+    let delivered = [ended_before, ends_meanwhile, floods, ends_later];
+    let is_gone = |job: &u32| !jobs.join(job.to_string()).exists();
+    eventually("what was delivered is removed", 30, || delivered.iter().all(is_gone));
     let mut client = killed_and_restarted(&mut daemon);
-    for job in [ended_before, ends_meanwhile, floods, ends_later] {
+    for job in delivered {
         assert_eq!(client.try_link(&handle, job).unwrap_err(), "no such job");
     }
     assert_eq!(client.info(&handle).events.len(), 1, "an event is told once");
@@ -489,4 +492,36 @@ fn a_stop_and_a_destruction_that_were_begun_are_finished() {
     assert!(shell.try_wait().unwrap().is_none());
     client.destroy(&stopping);
     shell.wait().unwrap();
+}
+
+#[test]
+fn what_was_left_of_destroyed_containers_when_the_daemon_was_killed_is_removed_by_the_next() {
+    let mut daemon = Daemon::own();
+    let mut client = daemon.connect();
+    let handles: Vec<_> = (0..10).map(|_| client.create()).collect();
+    let kept = client.create();
+    let directory = daemon.depot("");
+    for handle in &handles {
+        client.destroy(handle);
+    }
+    daemon.signal(Signal::KILL);
+    // Whatever it had not removed yet: nothing of it is taken for a container.
+    let ids = |hidden: bool| {
+        let entries =
+            fs::read_dir(if hidden { directory.join(".trash") } else { directory.clone() }).unwrap();
+        let names = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap());
+        names.filter(|name| !name.starts_with('.')).collect::<Vec<_>>()
+    };
+    let alive = ids(false);
+    assert_eq!(alive.len(), 1, "{alive:?}");
+    daemon.wait();
+    daemon.restart();
+    let mut client = daemon.connect();
+    assert_eq!(client.list(), std::slice::from_ref(&kept));
+    assert_eq!(ids(true), [""; 0]);
+    let groups = kernel::cgroups_of(daemon.mark());
+    let instances =
+        groups.iter().filter(|path| path.file_name().unwrap().to_str().unwrap().starts_with("instance-"));
+    assert!(instances.clone().all(|path| path.ends_with(format!("instance-{}", alive[0]))), "{groups:?}");
+    assert_eq!(client.run(&kept, "exit 5").status, 5);
 }

@@ -1,13 +1,13 @@
 //! How long the tasks of a group have waited for a resource, where the kernel measures it: version 2 with PSI.
 
-use std::fs;
 use std::path::Path;
 
+use crate::cgroup::stat::read_text;
 use crate::info::{Pressure, PressureStat, Stall};
 
 /// Reads all that the kernel tells; none where it measures nothing.
 pub(super) fn read(directory: &Path) -> Option<PressureStat> {
-    let of = |file: &str| fs::read_to_string(directory.join(file)).ok().map(|text| parse(&text));
+    let of = |file: &str| read_text(&directory.join(file)).ok().map(|text| parse(&text));
     let stat = PressureStat { cpu: of("cpu.pressure"), memory: of("memory.pressure"), io: of("io.pressure") };
     (stat != PressureStat::default()).then_some(stat)
 }
@@ -37,6 +37,8 @@ fn hundredths(text: &str) -> Option<u64> {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     #[test]

@@ -7,6 +7,7 @@ use warden_linux::netlink::route::{self, End, Mac};
 use warden_linux::netlink::{Protocol, Refusal, Requests, Socket};
 
 use super::absent_is_well;
+use super::reaper::DOOMED;
 use crate::error::Error;
 use crate::id::Id;
 use crate::settings::Addresses;
@@ -83,16 +84,23 @@ pub(super) fn connect(
     socket.execute(requests)
 }
 
-/// Takes the host's addresses, and the routes with them: they must be gone before they are used again.
-pub(super) fn disconnect(socket: &mut Socket, names: &Names, addresses: Addresses) -> Result<(), Error> {
+/// Takes the host's addresses, and the routes with them: they must be gone before they are used again. Leaves the
+/// interface to the reaper. Whether a packet has ever passed it, as far as that is known.
+pub(super) fn disconnect(socket: &mut Socket, names: &Names, addresses: Addresses) -> Result<bool, Error> {
     let disconnected = route::link_index(socket, &names.host).and_then(|index| {
         let mut requests = Requests::default();
         for (host, _, prefix) in addresses.pairs() {
             route::delete_address(&mut requests, index, host, prefix);
         }
-        socket.execute(requests)
+        route::set_group(&mut requests, &names.host, DOOMED);
+        socket.execute(requests)?;
+        // Nothing is routed to it any more.
+        route::link_traffic(socket, index)
     });
-    absent_is_well(disconnected)
+    match disconnected {
+        Ok(packets) => Ok(packets > 0),
+        Err(refusal) => absent_is_well(Err(refusal)).map(|()| true),
+    }
 }
 
 /// Lets packets between a container and 127.0.0.1 pass, as redirections need; the table drops what a container itself

@@ -15,8 +15,10 @@ use crate::error::{Context, Error};
 
 /// How long the kernel is given to delete an interface by itself.
 const PATIENCE: Duration = Duration::from_millis(300);
+/// Interfaces named to the kernel in one message.
+const AT_ONCE: usize = 256;
 /// The group of interfaces that are about to be deleted, whichever daemon has put them there.
-const DOOMED: u32 = u32::from_be_bytes(*b"ward");
+pub(super) const DOOMED: u32 = u32::from_be_bytes(*b"ward");
 
 /// Starts the reaper; it ends when nobody can send to it any more.
 pub(super) fn start() -> Result<Sender<String>, Error> {
@@ -37,13 +39,17 @@ fn reap(mut socket: Socket, names: &Receiver<String>) {
     }
 }
 
-/// Deletes interfaces, as far as they are there.
+/// Deletes interfaces, as far as they are there, and all that are in the group already.
 pub(super) fn delete(socket: &mut Socket, names: impl Iterator<Item = String>) {
-    for name in names {
+    let names: Vec<_> = names.collect();
+    for some in names.chunks(AT_ONCE) {
         let mut requests = Requests::default();
-        route::set_group(&mut requests, &name, DOOMED);
+        for name in some {
+            route::set_group(&mut requests, name, DOOMED);
+        }
+        // Most have gone already, or never were.
         if let Err(error) = absent_is_well(socket.execute(requests)) {
-            tracing::error!(interface = name, %error, "an interface of a destroyed container is still there");
+            tracing::error!(interfaces = ?some, %error, "interfaces of destroyed containers are still there");
         }
     }
     let mut requests = Requests::default();

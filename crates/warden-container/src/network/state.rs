@@ -1,10 +1,12 @@
 //! What the table shall hold, in memory, and its way into the kernel: as changes, or whole.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
+use std::net::IpAddr;
 
 use warden_linux::netlink::nftables::Batch;
 use warden_linux::netlink::{Refusal, Socket, conntrack, route};
 
+use super::connections;
 use super::forwards::Forwards;
 use super::interfaces::names;
 use super::records::{ContainerNetwork, PortMapping, Records};
@@ -23,11 +25,21 @@ pub(super) struct State {
     pub(super) pool: PoolNetworks,
     pub(super) firewall: Firewall,
     pub(super) members: HashMap<Id, Member>,
+    /// Containers that were disconnected, and whose connections may still be tracked.
+    pub(super) departed: HashMap<Id, Departed>,
     pub(super) forwards: Forwards,
     /// The port on 127.0.0.1 where questions for names are taken.
     pub(super) dns: Option<u16>,
     /// The table is nobody's concern any more.
     pub(super) closed: bool,
+}
+
+/// One disconnected container.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Departed {
+    pub(super) addresses: Addresses,
+    /// Whether ports of the host led to it.
+    pub(super) mapped: bool,
 }
 
 /// One connected container.
@@ -95,6 +107,14 @@ impl State {
             }
         }
         batch.commit(&mut self.filter)
+    }
+
+    /// Forgets the connections of all addresses of the pool that no container has: those of an earlier daemon's that
+    /// were destroyed when it ended.
+    pub(super) fn forget_strangers(&mut self) -> Result<(), Refusal> {
+        let Self { filter, pool, members, .. } = self;
+        let taken: HashSet<IpAddr> = members.values().flat_map(|member| member.addresses.inside()).collect();
+        connections::forget(filter, |address| pool.contains(address) && !taken.contains(&address))
     }
 
     /// Adds a mapping to a container's, or to the kernel too.

@@ -68,6 +68,14 @@ pub(super) struct PoolNetworks {
 }
 
 impl PoolNetworks {
+    /// Whether an address is of one of them.
+    pub(super) fn contains(&self, address: IpAddr) -> bool {
+        match address {
+            IpAddr::V4(address) => self.v4.contains(&address),
+            IpAddr::V6(address) => self.v6.is_some_and(|network| network.contains(&address)),
+        }
+    }
+
     fn prefixes(self) -> impl Iterator<Item = Prefix> {
         let v6 = self.v6.map(IpNet::from);
         [Some(IpNet::from(self.v4)), v6].into_iter().flatten().map(Prefix::of)

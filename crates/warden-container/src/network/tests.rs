@@ -9,6 +9,7 @@ use ipnet::{Ipv4Net, Ipv6Net};
 use super::*;
 use crate::request::Transport;
 use crate::settings::AddressesV6;
+use warden_linux::netlink::conntrack;
 
 /// Runs in a thread with a network namespace of its own.
 fn alone(test: impl FnOnce() + Send) {
@@ -197,5 +198,50 @@ fn ports_of_adopted_containers_are_taken_and_what_contradicts_is_not_adopted() {
         assert!(matches!(reserve(Transport::Udp, 10_001), Err(Error::PortTaken { .. })));
         assert!(reserve(Transport::Tcp, 61_003).is_ok(), "the other's ports are free again");
         assert!(!listed().concat().contains(twins.as_str()));
+    });
+}
+
+#[test]
+fn addresses_come_back_when_their_connections_are_forgotten() {
+    alone(|| {
+        // The pools' own network of this test.
+        let mut settings = settings();
+        settings.network.network = Ipv4Net::new_assert(Ipv4Addr::new(10, 254, 0, 4), 30);
+        let pools = crate::leases::Pools::new(&settings);
+        let gone = container(1);
+        let address = gone.addresses.container;
+        for command in
+            [["link", "set", "lo", "up"].as_slice(), &["address", "add", "10.254.0.6", "dev", "lo"]]
+        {
+            assert!(Command::new("ip").args(command).status().unwrap().success());
+        }
+        let packet = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+        let mut socket = Socket::open(Protocol::Netfilter).unwrap();
+        let mut tracked = || {
+            let mut count = 0;
+            let look = |connection: &conntrack::Tracked<'_>| {
+                count += usize::from(connection.original().has(address.into()));
+                false
+            };
+            conntrack::forget(&mut socket, false, look).unwrap();
+            count
+        };
+
+        let (network, _) = prepare(&settings, vec![gone.clone(), container(2)], &[]).unwrap();
+        packet.send_to(b"x", (address, 9)).unwrap();
+        assert_eq!(tracked(), 1);
+        pools.lease(gone.id, None).unwrap();
+        network.detach(gone.id).unwrap();
+        network.give_back(gone.id, pools.take(gone.id).unwrap());
+        network.settle();
+        assert_eq!(tracked(), 0);
+        assert_eq!(pools.lease(gone.id, None).unwrap().addresses.container, address);
+        drop(network);
+
+        // The table stays with the other container. One that ends before it has forgotten them leaves that to the next, which knows no container of this address.
+        packet.send_to(b"x", (address, 9)).unwrap();
+        assert_eq!(tracked(), 1);
+        let _next = prepare(&settings, Vec::new(), &[]).unwrap();
+        assert_eq!(tracked(), 0);
     });
 }

@@ -47,7 +47,13 @@ pub(crate) fn scan(container: &Path) -> io::Result<Scan> {
     let mut scan = Scan::default();
     let mut ended = Vec::new();
     for entry in fs::read_dir(layout.jobs())? {
-        let Some(number) = entry?.file_name().to_str().and_then(|name| name.parse().ok()) else { continue };
+        let entry = entry?;
+        let name = entry.file_name();
+        if name.as_encoded_bytes().starts_with(b".") {
+            // Its removal had begun.
+            let _ = fs::remove_dir_all(entry.path());
+        }
+        let Some(number) = name.to_str().and_then(|name| name.parse().ok()) else { continue };
         scan.highest = scan.highest.max(number);
         if layout.delivered(number).exists() {
             // What cannot be removed now goes with the container.

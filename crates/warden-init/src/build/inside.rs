@@ -66,12 +66,13 @@ fn carry_out_one(step: &Inside, detached: &mut Detached) -> io::Result<()> {
 pub(super) fn execute(
     program: BorrowedFd<'_>,
     listener: BorrowedFd<'_>,
+    score: BorrowedFd<'_>,
     confinement: &Confinement,
 ) -> SetupError {
     let started = || {
         let null = OpenOptions::new().read(true).write(true).open("/dev/null")?;
         process::place(listener, 0)?;
-        process::place(null.as_fd(), 1)?;
+        process::place(score, 1)?;
         process::place(null.as_fd(), 2)
     };
     if let Err(error) = started() {

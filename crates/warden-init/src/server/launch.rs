@@ -1,10 +1,8 @@
 //! Starts the process of a job: its user, environment, limits and descriptors.
 
 use std::ffi::CString;
-use std::io::ErrorKind;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
-use std::time::Duration;
 
 use warden_linux::limit::{self, Limit};
 use warden_linux::spawn::{Program, Stage};
@@ -15,6 +13,7 @@ use crate::accounts::{self, Account};
 use crate::byte_string::ByteString;
 use crate::confinement::Privileges;
 use crate::message::{Process, Resource, SpawnStep};
+use crate::score::Score;
 
 /// What failed, and the kernel's answer.
 pub(super) type Failure = (SpawnStep, i32);
@@ -25,14 +24,6 @@ pub(super) const ENXIO: i32 = 6;
 pub(super) const EBADF: i32 = 9;
 pub(super) const EEXIST: i32 = 17;
 const EINVAL: i32 = 22;
-
-/// Thousandths of the container's memory that count as used by a job on top of what it uses. A fifth is far more than
-/// this process ever has, also in a small container, and, where the whole machine runs out, prefers jobs to the machine's
-/// own programs without making a small job the first victim.
-const VICTIM_SCORE: &str = "200";
-
-/// Microseconds between attempts to give a job its score; 23 ms together where it cannot be given.
-const VICTIM_PAUSES: [u64; 9] = [20, 50, 100, 200, 400, 800, 1_600, 6_400, 12_800];
 
 /// The limits of a job, as far as its client does not replace them; none on what is not listed.
 const DEFAULT_LIMITS: [(Resource, u64); 15] = [
@@ -60,7 +51,15 @@ pub(super) struct Launched {
     pub(super) master: Option<OwnedFd>,
 }
 
-/// Starts it. `fds` are what its client sent; `terminals` is the container's devpts.
+/// What every job of a container has in common.
+pub(super) struct Container<'a> {
+    /// Its devpts; none if it has none.
+    pub(super) terminals: Option<BorrowedFd<'a>>,
+    pub(super) privileges: Privileges,
+    pub(super) score: &'a Score,
+}
+
+/// Starts it. `fds` are what its client sent.
 ///
 /// The job inherits from this process what the container's confinement is made of: the bounded capabilities, the filter of
 /// system calls and the session keyring. Only what differs between users is left to do here.
@@ -68,11 +67,10 @@ pub(super) fn launch(
     process: &Process,
     fds: Vec<OwnedFd>,
     wish: &Wish,
-    terminals: Option<BorrowedFd<'_>>,
-    privileges: Privileges,
+    container: &Container<'_>,
 ) -> Result<Launched, Failure> {
     let account = account(process)?;
-    let stdio = Stdio::new(wish, fds, account.identity, terminals)?;
+    let stdio = Stdio::new(wish, fds, account.identity, container.terminals)?;
     let kind = match wish {
         Wish::Terminal(terminal) => Some(&terminal.kind),
         Wish::Given | Wish::Pipes => None,
@@ -88,35 +86,17 @@ pub(super) fn launch(
         user: account.identity.user,
         group: account.identity.group,
         groups: &groups(process),
-        no_new_privileges: account.identity.user != 0 && !privileges.new_privileges,
+        no_new_privileges: account.identity.user != 0 && !container.privileges.new_privileges,
         limits: &limits(&process.rlimits),
         umask: 0o022,
     };
-    let pid = warden_linux::spawn::spawn(&program)
+    let pid = container
+        .score
+        .lend(|| warden_linux::spawn::spawn(&program))
         .map_err(|error| (step(error.stage), error.source.raw_os_error().unwrap_or(EIO)))?;
-    prefer_as_victim(pid);
     let (master, slave) = stdio.terminal.map(|pair| (pair.master, pair.slave)).unzip();
     let Stdio { readers: outputs, pipes, .. } = stdio;
     Ok(Launched { job: Job { pid, status: None, outputs, pipes, _terminal: slave, owner: None }, master })
-}
-
-/// Has the kernel end a job before this process where memory runs out.
-///
-/// From here and only now: this process, which its container cannot trace, cannot write its own score either, and nor
-/// can its copy before it is another program. What the job starts inherits the score; a child that was quicker has none,
-/// which changes the order in which jobs are killed, and nothing else.
-fn prefer_as_victim(pid: i32) {
-    let path = format!("/proc/{pid}/oom_score_adj");
-    for pause in VICTIM_PAUSES {
-        match std::fs::write(&path, VICTIM_SCORE) {
-            // The kernel lets us go on a moment before the job's memory is known to be its own.
-            Err(error) if error.kind() == ErrorKind::PermissionDenied => {
-                std::thread::sleep(Duration::from_micros(pause))
-            }
-            // Else it has its score, or has ended already and needs none.
-            _ => return,
-        }
-    }
 }
 
 fn account(process: &Process) -> Result<Account, Failure> {

@@ -16,10 +16,17 @@ use super::syslog::LineLog;
 /// A file system that does not move bytes out of a pipe by itself.
 const EINVAL: i32 = 22;
 
+/// Bytes that a pipe holds from the start.
+const NARROW: usize = 64 * 1024;
+/// Bytes that a pipe holds which was once found full.
+pub(super) const WIDE: usize = 256 * 1024;
+
 /// Where a stream's bytes are kept.
 pub(super) enum Store {
     File(File),
     Nowhere,
+    /// There is no file, for this reason.
+    Broken(i32),
 }
 
 /// A pipe and where its bytes go.
@@ -29,21 +36,35 @@ pub(super) struct Stream {
     store: Store,
     /// Bytes in the file.
     pub(super) stored: u64,
+    /// Whether the pipe holds as much as that of a job that writes much shall.
+    wide: bool,
     log: Option<LineLog>,
 }
 
 impl Stream {
     /// A stream whose file holds `stored` bytes already.
     pub(super) fn new(store: Store, stored: u64, log: Option<LineLog>) -> Self {
-        Self { pipe: None, store, stored, log }
+        Self { pipe: None, store, stored, wide: false, log }
     }
 
-    /// Moves at most as much as the buffer takes; `Fatal` means that more came than `allowance` allows, all of which is
+    /// Moves at most so many bytes; `Fatal` means that more came than `allowance` allows, all of which is
     /// used up then. Fails when the bytes cannot be stored.
-    pub(super) fn advance(&mut self, buffer: &mut [u8], allowance: &mut Option<u64>) -> io::Result<Moved> {
+    pub(super) fn advance(
+        &mut self,
+        most: usize,
+        buffer: &mut [u8],
+        allowance: &mut Option<u64>,
+    ) -> io::Result<Moved> {
         let Some(pipe) = &self.pipe else { return Ok(Moved::Closed) };
+        if let Store::Broken(errno) = self.store {
+            return match excess(pipe) {
+                Moved::Fatal => Err(io::Error::from_raw_os_error(errno)),
+                other => Ok(other),
+            };
+        }
         let Store::File(file) = &self.store else {
-            return Ok(match read(pipe, buffer) {
+            let most = most.min(buffer.len());
+            return Ok(match read(pipe, &mut buffer[..most]) {
                 Reading::Bytes(got) => {
                     if let Some(log) = &mut self.log {
                         log.push(&buffer[..got]);
@@ -53,15 +74,16 @@ impl Stream {
                 Reading::Other(moved) => moved,
             });
         };
-        let room = allowance.map_or(buffer.len(), |left| {
-            usize::try_from(left).map_or(buffer.len(), |left| left.min(buffer.len()))
-        });
+        // What is logged is read back into the buffer.
+        let most = if self.log.is_some() { most.min(buffer.len()) } else { most };
+        let room = allowance.map_or(most, |left| usize::try_from(left).map_or(most, |left| left.min(most)));
         if room == 0 {
             return Ok(excess(pipe));
         }
         let before = self.stored;
         let moved = match file::drain(pipe.as_fd(), file.as_fd(), &mut self.stored, room) {
             Err(error) if error.raw_os_error() == Some(EINVAL) => {
+                let room = room.min(buffer.len());
                 copy(pipe, file, &mut self.stored, &mut buffer[..room])
             }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(Moved::Nothing),
@@ -70,6 +92,10 @@ impl Stream {
             Err(error) => Err(error),
         };
         let mut got = (self.stored - before) as usize;
+        if got >= NARROW && !std::mem::replace(&mut self.wide, true) {
+            // One that stays as it is only makes the job wait more often.
+            let _ = file::set_pipe_capacity(pipe, WIDE);
+        }
         if let Some(left) = allowance {
             *left = left.saturating_sub(got as u64);
         }

@@ -39,7 +39,7 @@ fn without_iomux_the_files_are_all_there_is() {
     assert!(matches!(exit, Err(Failure::Abandoned(JOB))));
     assert_eq!((out.as_str(), err.as_str()), ("out\n", "err\n"));
     let exit = Exit { cause: ExitCause::Code(9), stdout: 4, stderr: 4 };
-    crate::job::write_exit(&layout, JOB, &exit).unwrap();
+    crate::job::write_exit(&layout, JOB, &exit, None).unwrap();
     assert_eq!(print(&layout, JOB).0.unwrap(), exit);
     fs::write(layout.exit(JOB), "{").unwrap();
     assert!(print(&layout, JOB).0.unwrap_err().to_string().starts_with("read /"));

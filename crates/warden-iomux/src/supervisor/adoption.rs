@@ -25,6 +25,7 @@ impl Supervisor {
     pub(crate) fn adopt_init(&mut self, init: &Init, socket: PacketSocket) -> std::io::Result<()> {
         self.adopting = true;
         self.tell_ends();
+        self.hold_mounts(init);
         self.init = Some(InitLink::new(init, socket, &self.epoll)?);
         Ok(())
     }
@@ -56,7 +57,7 @@ impl Supervisor {
                 let length = |path: PathBuf| fs::metadata(path).map_or(0, |metadata| metadata.len());
                 let (stdout, stderr) =
                     (length(self.layout.stdout(number)), length(self.layout.stderr(number)));
-                self.write_end(number, Exit { cause, stdout, stderr });
+                self.write_end(number, Exit { cause, stdout, stderr }, None);
             }
         }
     }

@@ -9,6 +9,7 @@ use warden_linux::epoll::{Epoll, Interest};
 
 use super::Supervisor;
 use super::token::Token;
+use crate::file::New;
 use crate::job::{self, Channel, Job, Moved};
 use crate::message::{Event, Exit, Output, Step};
 
@@ -27,18 +28,24 @@ impl Supervisor {
         let Ok([stdin]) = <[OwnedFd; 1]>::try_from(fds) else {
             return Err((Step::Inside(inside::SpawnStep::Request), EBADF));
         };
-        let job = Job::create(&self.layout, number, output)
+        Job::prepare(&self.layout, number, output)
             .map_err(|error| (Step::Files, error.raw_os_error().unwrap_or(EIO)))?;
-        let outputs_given = !job.piped;
+        let outputs_given = !job::piped(output);
         let given = if outputs_given { nowhere() } else { Ok(Vec::new()) };
         let given = given.map_err(|error| {
             job::remove(&self.layout, number);
             (Step::Files, error.raw_os_error().unwrap_or(EIO))
         })?;
         self.ended.forget(number);
-        self.jobs.insert(number, job);
         let fds = std::iter::once(stdin).chain(given).collect();
         self.ask_init(&inside::Request::Spawn { job: number, process, outputs_given }, fds);
+        // wshd starts it while its files are made here.
+        self.flush_init();
+        let job = Job::create(&self.layout, number, output).unwrap_or_else(|error| {
+            eprintln!("iomux: make the files of job {number}: {error}");
+            Job::without_files(output, &error)
+        });
+        self.jobs.insert(number, job);
         Ok(())
     }
 
@@ -86,13 +93,14 @@ impl Supervisor {
             self.ask_init(&inside::Request::KillJob { job: number }, Vec::new());
         }
         Channel::BOTH.iter().for_each(|channel| unwatch(&self.epoll, &mut job, *channel));
+        let new = job.take_end();
         let exit = job.finish(status);
-        self.write_end(number, exit);
+        self.write_end(number, exit, new);
     }
 
     /// Writes a job's end down, lets wshd forget it, and tells the clients, in this order.
-    pub(super) fn write_end(&mut self, number: u32, exit: Exit) {
-        if let Err(error) = job::write_exit(&self.layout, number, &exit) {
+    pub(super) fn write_end(&mut self, number: u32, exit: Exit, new: Option<New>) {
+        if let Err(error) = job::write_exit(&self.layout, number, &exit, new) {
             eprintln!("iomux: write {}: {error}", self.layout.exit(number).display());
         }
         self.release(number);

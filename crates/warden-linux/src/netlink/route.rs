@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 use std::os::fd::{AsRawFd, BorrowedFd};
 
-use super::{Attributes, Refusal, Requests, Socket, attribute, family, flag, octets, read_u32};
+use super::{Attributes, Refusal, Requests, Socket, attribute, family, flag, octets, read_u32, read_u64};
 
 const NEW_LINK: u16 = 16;
 const DELETE_LINK: u16 = 17;
@@ -19,6 +19,7 @@ const LINK_ADDRESS: u16 = 1;
 const LINK_NAME: u16 = 3;
 const LINK_MTU: u16 = 4;
 const LINK_INFO: u16 = 18;
+const LINK_STATISTICS: u16 = 23;
 const LINK_FAMILIES: u16 = 26;
 const LINK_GROUP: u16 = 27;
 const LINK_NAMESPACE: u16 = 28;
@@ -154,6 +155,22 @@ pub fn link_index(socket: &mut Socket, name: &str) -> Result<u32, Refusal> {
     let mut index = 0;
     socket.ask(request, |body| index = body.get(4..).and_then(read_u32).unwrap_or_default())?;
     Ok(index)
+}
+
+/// Counts the packets that an interface has sent and received, those that were lost included.
+pub fn link_traffic(socket: &mut Socket, index: u32) -> Result<u64, Refusal> {
+    let mut request = Requests::default();
+    let action = format!("reading the statistics of interface {index}");
+    request.push(action, GET_LINK, 0, &link(index, false), |_| {});
+    // Received and sent: packets, bytes, errors, dropped; then what is counted twice.
+    const COUNTERS: usize = 8;
+    let mut count = None;
+    socket.ask(request, |body| {
+        let counters = body.get(16..).and_then(|rest| attribute(rest, LINK_STATISTICS));
+        count = counters.map(|counters| counters.chunks_exact(8).take(COUNTERS).filter_map(read_u64).sum());
+    })?;
+    // Statistics that are not told may be anything.
+    Ok(count.unwrap_or(u64::MAX))
 }
 
 /// Lists the names of all interfaces.

@@ -1,0 +1,188 @@
+//! What takes the kernel long when a container is destroyed, and what nobody waits for: iomux's own end, cgroups, files.
+//!
+//! A destruction is answered when nothing of the container runs, nobody reaches it, and its handle and its directory are
+//! out of the way; it leaves its id here. A thread that exists only while there is something to do undoes the rest of the
+//! [ledger](crate::ledger) of all that were left meanwhile. Who finds a pool empty waits for it; so do all creations should
+//! containers ever be destroyed faster than removed. What a daemon that is killed leaves here is found by its successor:
+//! it has a cgroup, or is in the trash.
+
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::thread;
+use std::time::Duration;
+
+use tokio::sync::Notify;
+
+use crate::error::Error;
+use crate::id::Id;
+use crate::leases::Leases;
+use crate::machine::Machine;
+use crate::pool::lock;
+use crate::process::Process;
+
+/// How long ids are gathered, out of the way of the requests that follow.
+const GATHERING: Duration = Duration::from_millis(50);
+/// How long iomux may take to end after its init.
+const END_TIME: Duration = Duration::from_secs(5);
+/// Destroyed containers that may be left before creations wait.
+const MOST: usize = 256;
+/// How long a creation waits for room, or for what it needs of the pools.
+const PATIENCE: Duration = Duration::from_secs(30);
+/// How often a removal is tried, and the pause before it is tried again.
+const ATTEMPTS: u32 = 10;
+const PAUSE: Duration = Duration::from_secs(1);
+
+/// Destroyed containers of which something is left.
+#[derive(Debug, Default)]
+pub(crate) struct Removals {
+    left: Mutex<Left>,
+    /// There is room again.
+    room: Notify,
+    /// Somebody waits.
+    hurried: Condvar,
+    /// Nothing is left.
+    done: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct Left {
+    waiting: Vec<(Id, u32)>,
+    /// With those whose iomux is still ending, and those that are being removed.
+    count: usize,
+    /// Whether there is a thread.
+    working: bool,
+    /// Whether somebody waits for it.
+    hurried: bool,
+}
+
+impl Removals {
+    /// Waits until there is room for another container.
+    pub(crate) async fn room(&self) -> Result<(), Error> {
+        if self.count() < MOST {
+            return Ok(());
+        }
+        tracing::warn!(left = self.count(), "creations wait for the removal of destroyed containers");
+        let waiting = async {
+            loop {
+                let room = self.room.notified();
+                if self.count() < MOST {
+                    return;
+                }
+                room.await;
+            }
+        };
+        tokio::time::timeout(PATIENCE, waiting).await.map_err(|_| Error::TimedOut {
+            action: format!("waiting for the removal of {} destroyed containers", self.count()),
+            seconds: PATIENCE.as_secs(),
+        })
+    }
+
+    /// Waits until nothing is left, but not for ever. Blocks.
+    pub(crate) fn settle(&self, patience: Duration) {
+        let mut left = lock(&self.left);
+        left.hurried = left.count > 0;
+        self.hurried.notify_all();
+        let busy = |left: &mut Left| left.count > 0;
+        drop(self.done.wait_timeout_while(left, patience, busy).unwrap_or_else(PoisonError::into_inner));
+    }
+
+    fn count(&self) -> usize {
+        lock(&self.left).count
+    }
+
+    /// Takes all that wait after a while; where there are none, the thread must end.
+    fn take(&self) -> Option<Vec<(Id, u32)>> {
+        let left = lock(&self.left);
+        let patient = |left: &mut Left| !left.hurried;
+        let waited = self.hurried.wait_timeout_while(left, GATHERING, patient);
+        let (mut left, _) = waited.unwrap_or_else(PoisonError::into_inner);
+        if left.waiting.is_empty() {
+            left.working = false;
+            return None;
+        }
+        Some(std::mem::take(&mut left.waiting))
+    }
+
+    fn finish(&self, count: usize) {
+        let mut left = lock(&self.left);
+        left.count -= count;
+        if left.count < MOST {
+            self.room.notify_waiters();
+        }
+        if left.count == 0 {
+            left.hurried = false;
+            self.done.notify_all();
+        }
+    }
+}
+
+impl Machine {
+    /// Leases what a container needs; what is on its way back to a pool that is empty is waited for. Blocks.
+    pub(crate) fn lease(&self, id: Id, network: Option<&[u8]>) -> Result<Leases, Error> {
+        self.pools.lease(id, network).or_else(|_| {
+            self.removals.settle(PATIENCE);
+            self.network.settle();
+            self.pools.lease(id, network)
+        })
+    }
+
+    /// Takes a container in which nothing runs out of everybody's way.
+    pub(crate) fn set_aside(&self, id: Id) -> Result<(), Error> {
+        let outcomes = [self.network.detach(id), self.depot.discard(id)];
+        Error::join(outcomes.into_iter().filter_map(Result::err).collect()).map_or(Ok(()), Err)
+    }
+
+    /// Removes what is left of a container in which nothing runs, later, once its iomux has ended.
+    pub(crate) fn remove_later(self: &Arc<Self>, id: Id, iomux: Option<Process>) {
+        lock(&self.removals.left).count += 1;
+        let machine = Arc::clone(self);
+        tokio::spawn(async move {
+            if let Some(process) = iomux {
+                process.end_within(END_TIME).await;
+            }
+            machine.enqueue(id);
+        });
+    }
+
+    fn enqueue(self: &Arc<Self>, id: Id) {
+        {
+            let mut left = lock(&self.removals.left);
+            left.waiting.push((id, 1));
+            if std::mem::replace(&mut left.working, true) {
+                return;
+            }
+        }
+        let machine = Arc::clone(self);
+        let started = thread::Builder::new().name("removal".to_owned()).spawn(move || machine.remove_all());
+        if let Err(error) = started {
+            tracing::warn!(%error, "no thread for the removal of containers");
+            self.remove_all();
+        }
+    }
+
+    fn remove_all(&self) {
+        loop {
+            let Some(batch) = self.removals.take() else { return };
+            let failed: Vec<_> = batch.iter().filter_map(|&(id, attempt)| self.remove(id, attempt)).collect();
+            self.removals.finish(batch.len() - failed.len());
+            if !failed.is_empty() {
+                thread::sleep(PAUSE);
+                lock(&self.removals.left).waiting.extend(failed);
+            }
+        }
+    }
+
+    /// Removes what is left of one; where that fails, gives what is to be tried again.
+    fn remove(&self, id: Id, attempt: u32) -> Option<(Id, u32)> {
+        match self.destroy(id) {
+            Ok(()) => None,
+            Err(error) if attempt < ATTEMPTS => {
+                tracing::warn!(container = %id, %error, "a destroyed container is not wholly removed yet");
+                Some((id, attempt + 1))
+            }
+            Err(error) => {
+                tracing::error!(container = %id, %error, "something of a destroyed container is left to the next daemon");
+                None
+            }
+        }
+    }
+}
