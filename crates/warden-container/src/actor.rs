@@ -286,6 +286,7 @@ impl Actor {
             Event::Idle => self.became_idle(),
             Event::Gone => self.init_died(),
             Event::Hello { .. }
+            | Event::Born { .. }
             | Event::Ready { .. }
             | Event::SetupFailed { .. }
             | Event::Furnished
