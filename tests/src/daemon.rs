@@ -113,7 +113,7 @@ impl Daemon {
     }
 
     /// The same, with a place at which a test build ends as a crash would; `false` when it has ended before it listened.
-    pub fn try_restart(&mut self, failpoint: Option<&str>) -> bool {
+    pub fn try_restart(&mut self, failpoint: Option<(&str, &str)>) -> bool {
         let own = self.own.as_mut().expect("a daemon of the test's own");
         let network = own.network.as_ref().expect("it has listened before");
         own.child = start_at(network, own.directory.path(), failpoint);
@@ -377,13 +377,12 @@ fn start_in(network: &File, directory: &Path) -> Child {
     start_at(network, directory, None)
 }
 
-/// The same with a place at which a test build ends.
-fn start_at(network: &File, directory: &Path, failpoint: Option<&str>) -> Child {
+/// The same with a place at which a test build ends: a variable and its value.
+fn start_at(network: &File, directory: &Path, failpoint: Option<(&str, &str)>) -> Child {
     let mut command = Command::new("nsenter");
     command.arg(format!("--net=/proc/{}/fd/{}", std::process::id(), network.as_raw_fd()));
     command.args(["sh", "-c", running(directory)]);
-    command.env_remove("WARDEN_FAILPOINT");
-    command.envs(failpoint.map(|failpoint| ("WARDEN_FAILPOINT", failpoint)));
+    command.env_remove("WARDEN_FAILPOINT").env_remove("WARDEN_IOMUX_FAILPOINT").envs(failpoint);
     spawn(command, directory)
 }
 

@@ -44,6 +44,9 @@ const FAILPOINTS: &[&str] = &[
     "undo Leases",
 ];
 
+/// Where one of iomux ends.
+const IOMUX_FAILPOINTS: &[&str] = &["job", "spawned", "moved", "exited", "rename", "renamed"];
+
 /// How many times a fail point is passed at most before it is taken.
 const PASSES: usize = 3;
 /// How long a fail point is waited for.
@@ -401,8 +404,9 @@ impl Killer<'_> {
         thread::sleep(Duration::from_millis(10 + self.random.below(250) as u64));
         match self.random.below(20) {
             0..=4 => self.kill_daemon(),
-            5..=10 => self.fail_daemon(),
-            11..=13 => self.kill_helper("iomux"),
+            5..=9 => self.fail_daemon(),
+            10..=12 => self.fail_iomux(),
+            13 => self.kill_helper("iomux"),
             14 => self.kill_helper("wshd"),
             _ => self.kill_job(),
         }
@@ -432,7 +436,7 @@ impl Killer<'_> {
         self.count("wardend");
         let point = FAILPOINTS[self.random.below(FAILPOINTS.len())];
         let times = 1 + self.random.below(PASSES);
-        if self.daemon.try_restart(Some(&format!("{point}:{times}"))) {
+        if self.daemon.try_restart(Some(("WARDEN_FAILPOINT", &format!("{point}:{times}")))) {
             let deadline = Instant::now() + FAILPOINT_TIME;
             while !self.daemon.has_ended() {
                 if Instant::now() > deadline {
@@ -444,6 +448,27 @@ impl Killer<'_> {
         }
         self.count(&format!("wardend at {point}"));
         self.restart();
+    }
+
+    /// Has one iomux end at a place of its own; another takes over.
+    fn fail_iomux(&mut self) {
+        self.daemon.signal(Signal::KILL);
+        self.daemon.wait();
+        self.count("wardend");
+        let point = IOMUX_FAILPOINTS[self.random.below(IOMUX_FAILPOINTS.len())];
+        let times = 1 + self.random.below(PASSES);
+        let token = self.daemon.directory().join("failpoint");
+        fs::write(&token, "").unwrap();
+        let value = format!("{point}:{times}:{}", token.display());
+        // Those that it starts from now on.
+        assert!(self.daemon.try_restart(Some(("WARDEN_IOMUX_FAILPOINT", &value))), "{}", self.last_words());
+        let deadline = Instant::now() + FAILPOINT_TIME;
+        while token.exists() && Instant::now() < deadline {
+            thread::sleep(Duration::from_millis(2));
+        }
+        if fs::remove_file(&token).is_err() {
+            self.count(&format!("iomux at {point}"));
+        }
     }
 
     /// A container that some client knows.
