@@ -163,6 +163,7 @@ impl Making {
         tracing::debug!(container = %id, %error, "a creation was undone");
         if let Some(left) = left {
             tracing::error!(container = %id, error = %left, "a container that was not made is still there");
+            machine.quarantine.add(id);
         }
         Err(error)
     }
@@ -185,13 +186,20 @@ impl Making {
                 self.supervisor = Some(Handle::current().block_on(started)?);
                 Ok(())
             }
-            Object::Network => {
-                let supervisor = self.supervisor.as_ref().ok_or_else(|| unordered(object))?;
-                let namespace = Namespace::of(supervisor.init, supervisor.process.id())?;
-                machine.network.attach(id, self.leases()?.addresses, &namespace)
-            }
+            Object::Network => self.connect(),
             Object::Snapshot => self.write_snapshot(),
         }
+    }
+
+    /// Connects the container while it builds its file system, and waits until it stands.
+    fn connect(&mut self) -> Result<(), Error> {
+        let (machine, id, leases) = (Arc::clone(&self.machine), self.id, self.leases()?);
+        let supervisor = self.supervisor.as_mut().ok_or_else(|| unordered(Object::Network))?;
+        let attached = Namespace::of(supervisor.init, supervisor.process.id())
+            .and_then(|namespace| machine.network.attach(id, leases.addresses, &namespace));
+        // An init that fails takes its namespace away: its own reason is the one to tell.
+        Handle::current().block_on(supervisor.stand(&machine.depot.spec_path(id)))?;
+        attached
     }
 
     /// Refuses what cannot be, before anything is made.

@@ -206,7 +206,8 @@ impl Machine {
                 Some((id, attempt + 1))
             }
             Err(error) => {
-                tracing::error!(container = %id, %error, "something of a destroyed container is left to the next daemon");
+                tracing::error!(container = %id, %error, "something of a destroyed container is still there");
+                self.quarantine.add(id);
                 None
             }
         }

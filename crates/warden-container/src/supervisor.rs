@@ -22,11 +22,12 @@ use crate::link::{Link, Lost};
 use crate::process::Process;
 
 /// How long building a container may take.
-pub(crate) const START_TIME: Duration = Duration::from_secs(30);
+const START_TIME: Duration = Duration::from_secs(30);
+const BUILDING: &str = "building the container";
 /// How long a killed iomux may take to be gone.
 const END_TIME: Timespec = Timespec { tv_sec: 5, tv_nsec: 0 };
 
-/// A running iomux with a container that stands.
+/// A running iomux with a container that stands, or is about to.
 #[derive(Debug)]
 pub(crate) struct Supervisor {
     pub(crate) link: Link,
@@ -35,17 +36,40 @@ pub(crate) struct Supervisor {
     pub(crate) init: i32,
     /// What it told of earlier events before it was ready.
     pub(crate) told: Vec<Event>,
+    /// Whether it has said that the container stands.
+    pub(crate) stands: bool,
 }
 
 impl Supervisor {
-    /// Starts `program` on the `spec.json` of a container's directory, and waits until the container stands.
+    /// Starts `program` on the `spec.json` of a container's directory, and waits until the container's init has its
+    /// namespaces.
     pub(crate) async fn start(program: &Path, spec: &Path) -> Result<Self, Error> {
-        Self::launch(program, &[], spec, "building the container").await
+        Self::launch(program, &[], spec, BUILDING, Stage::Born).await
+    }
+
+    /// Waits until the container stands.
+    pub(crate) async fn stand(&mut self, spec: &Path) -> Result<(), Error> {
+        if self.stands {
+            return Ok(());
+        }
+        let stood = tokio::time::timeout(START_TIME, hear(&mut self.link, &mut self.told, Stage::Ready));
+        match stood.await {
+            Ok(Ok((init, _))) => {
+                (self.init, self.stands) = (init, true);
+                Ok(())
+            }
+            Ok(Err(Failure::Refused(error))) => Err(error),
+            Ok(Err(Failure::Lost(lost))) => match &mut self.process {
+                Process::Child(child) => Err(explain(lost, child, spec, BUILDING).await),
+                Process::Other { .. } => Err(lost).context(|| BUILDING.to_owned()),
+            },
+            Err(_) => Err(Error::TimedOut { action: BUILDING.to_owned(), seconds: START_TIME.as_secs() }),
+        }
     }
 
     /// Starts `program` in the place of an iomux that has died, and waits until it has told what that one left.
     pub(crate) async fn take_over(program: &Path, spec: &Path) -> Result<Self, Error> {
-        Self::launch(program, &["--adopt"], spec, "taking the container over").await
+        Self::launch(program, &["--adopt"], spec, "taking the container over", Stage::Ready).await
     }
 
     /// Finds the iomux of a container that an earlier daemon has made; none when it is dead.
@@ -58,9 +82,9 @@ impl Supervisor {
         let pid = socket.peer().context(|| format!("asking for the peer of {}", path.display()))?;
         let process = Process::other(pid.unsigned_abs()).context(|| format!("watching iomux {pid}"));
         let mut link = greet(socket)?;
-        match tokio::time::timeout(START_TIME, ready(&mut link)).await {
+        match tokio::time::timeout(START_TIME, greeted(&mut link, Stage::Ready)).await {
             // It spoke after it was held: the number was its own.
-            Ok(Ok((init, told))) => Ok(Some(Self { link, process: process?, init, told })),
+            Ok(Ok((init, stands, told))) => Ok(Some(Self { link, process: process?, init, told, stands })),
             Ok(Err(Failure::Lost(Lost::Closed))) => Ok(None),
             Ok(Err(Failure::Lost(lost))) => Err(lost).context(|| format!("asking iomux {pid}")),
             Ok(Err(Failure::Refused(error))) => Err(error),
@@ -75,13 +99,16 @@ impl Supervisor {
         options: &[&str],
         spec: &Path,
         action: &'static str,
+        until: Stage,
     ) -> Result<Self, Error> {
         let (ours, theirs) = PacketSocket::pair().context(|| "making the socket of iomux".to_owned())?;
         let mut link = greet(ours)?;
         let mut child = spawn(program, options, spec, theirs)?;
-        let started = tokio::time::timeout(START_TIME, ready(&mut link)).await;
+        let started = tokio::time::timeout(START_TIME, greeted(&mut link, until)).await;
         let failure = match started {
-            Ok(Ok((init, told))) => return Ok(Self { link, process: Process::Child(child), init, told }),
+            Ok(Ok((init, stands, told))) => {
+                return Ok(Self { link, process: Process::Child(child), init, told, stands });
+            }
             Ok(Err(Failure::Refused(error))) => error,
             Ok(Err(Failure::Lost(lost))) => explain(lost, &mut child, spec, action).await,
             Err(_) => Error::TimedOut { action: action.to_owned(), seconds: START_TIME.as_secs() },
@@ -135,9 +162,17 @@ impl From<Lost> for Failure {
     }
 }
 
-/// Hears iomux until it says that the container stands, and what its init is; gives what it told before that. A container
-/// whose init has died does not stand, and is told all the same.
-async fn ready(link: &mut Link) -> Result<(i32, Vec<Event>), Failure> {
+/// How far a container is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stage {
+    /// Its init has its namespaces.
+    Born,
+    /// It stands.
+    Ready,
+}
+
+/// Hears iomux's greeting, and then as [`hear`]; gives what it told before that, too.
+async fn greeted(link: &mut Link, until: Stage) -> Result<(i32, bool, Vec<Event>), Failure> {
     match link.next().await? {
         Event::Hello { version } if VERSIONS.contains(&version) => {}
         Event::Hello { version } => {
@@ -146,12 +181,21 @@ async fn ready(link: &mut Link) -> Result<(i32, Vec<Event>), Failure> {
         other => return Err(Lost::Garbage(format!("{other:?} before its greeting")).into()),
     }
     let mut told = Vec::new();
+    let (init, stands) = hear(link, &mut told, until).await?;
+    Ok((init, stands, told))
+}
+
+/// Hears iomux until the container has come this far; gives its init, and whether it stands already. A container
+/// whose init has died does not stand, and is told all the same.
+async fn hear(link: &mut Link, told: &mut Vec<Event>, until: Stage) -> Result<(i32, bool), Failure> {
     loop {
         match link.next().await? {
-            Event::Ready { init_pid } => return Ok((init_pid, told)),
+            Event::Born { init_pid } if until == Stage::Born => return Ok((init_pid, false)),
+            Event::Born { .. } => {}
+            Event::Ready { init_pid } => return Ok((init_pid, true)),
             Event::Gone => {
                 told.push(Event::Gone);
-                return Ok((0, told));
+                return Ok((0, true));
             }
             Event::SetupFailed { step, object, errno } => {
                 return Err(Failure::Refused(refusal(&step, &object, errno)));

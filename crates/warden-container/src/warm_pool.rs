@@ -61,6 +61,7 @@ struct Underway {
 }
 
 /// What there is for a request.
+#[allow(clippy::large_enum_variant, reason = "it is taken apart where it is made")]
 enum Found {
     Parked(Making),
     Making(oneshot::Receiver<Making>),

@@ -71,8 +71,14 @@ enum Report {
 
 /// Builds the container that lives in `directory` and starts its init, which inherits `listener` as its stdin.
 ///
-/// The calling process must have one thread. Returns once the init runs its own program.
-pub fn build(spec: &Spec, directory: &Path, listener: BorrowedFd<'_>) -> Result<Init, SetupError> {
+/// The calling process must have one thread. `born` hears of the init's process id as soon as it is in its namespaces; the
+/// function returns once the init runs its own program.
+pub fn build(
+    spec: &Spec,
+    directory: &Path,
+    listener: BorrowedFd<'_>,
+    born: impl FnOnce(i32),
+) -> Result<Init, SetupError> {
     let plan = Plan::new(spec, directory);
     let program = warden_linux::file::open_place(spec.init.as_path())
         .map_err(|error| SetupError::new("open the init", spec.init.clone(), &error))?;
@@ -94,10 +100,37 @@ pub fn build(spec: &Spec, directory: &Path, listener: BorrowedFd<'_>) -> Result<
     drop(reporter);
     let mut text = Vec::new();
     // The end of the file is the moment at which the init has become its program: its copy of the pipe closes then.
-    let read = reports.read_to_end(&mut text);
+    let read = read_reports(&mut reports, &mut text, born);
     let waited = process::wait(child.pidfd.as_fd());
     read.and(waited).map_err(|error| SetupError::new("wait for the builder of", spec.id.as_str(), &error))?;
     outcome(spec, &text)
+}
+
+/// Reads all reports, and tells of the init when it is first reported.
+fn read_reports(reports: &mut File, text: &mut Vec<u8>, born: impl FnOnce(i32)) -> io::Result<()> {
+    let mut born = Some(born);
+    let mut chunk = [0; 1024];
+    loop {
+        match reports.read(&mut chunk) {
+            Ok(0) => return Ok(()),
+            Ok(length) => text.extend(chunk.iter().take(length)),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+        if let Some(pid) = init_in(text)
+            && let Some(born) = born.take()
+        {
+            born(pid);
+        }
+    }
+}
+
+/// The init's process id, once its whole line is there.
+fn init_in(text: &[u8]) -> Option<i32> {
+    text.split_inclusive(|byte| *byte == b'\n').find_map(|line| match serde_json::from_slice(line) {
+        Ok(Report::Init(pid)) if line.ends_with(b"\n") => Some(pid),
+        _ => None,
+    })
 }
 
 /// Opens the directory of the version 2 cgroup that the builder, and so the init, is born in.

@@ -150,6 +150,11 @@ pub enum Event {
         /// [`VERSION`].
         version: u32,
     },
+    /// The container's init is in its namespaces, and builds the rest. Told once, to who is there at the time.
+    Born {
+        /// Its process id on the host.
+        init_pid: i32,
+    },
     /// The container stands, and what happened before was told.
     Ready {
         /// The process id of wshd on the host.

@@ -159,7 +159,7 @@ fn start_init(
 ) -> Result<(), Failure> {
     let path = layout.wshd_socket();
     let listener = listen(&path)?;
-    let init = build::build(spec, directory, listener.as_fd())?;
+    let init = build::build(spec, directory, listener.as_fd(), |pid| supervisor.announce(pid))?;
     let taken = write_id(&layout.wshd_pid(), init.pid).and_then(|()| {
         let socket = PacketSocket::connect(&path).map_err(failed("connect to", &path))?;
         supervisor.take_init(&init, socket).map_err(failed("supervise", &path))

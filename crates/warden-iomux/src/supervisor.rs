@@ -108,6 +108,12 @@ impl Supervisor {
         Ok(())
     }
 
+    /// Tells the clients, at once, that the init has its namespaces: they need not wait for the rest to connect it.
+    pub(crate) fn announce(&mut self, init_pid: i32) {
+        self.tell(&Event::Born { init_pid });
+        self.flush();
+    }
+
     /// Keeps the init's mount namespace. Without it the container's end takes longer, and nothing else.
     fn hold_mounts(&mut self, init: &Init) {
         self.mounts = File::open(format!("/proc/{}/ns/mnt", init.pid)).ok();

@@ -115,7 +115,8 @@ fn world(name: &str, program: &[&str]) -> World {
         .unwrap();
     let pid = rustix::process::Pid::from_raw(child.id().unwrap().cast_signed()).unwrap();
     let process = crate::process::Process::Child(child);
-    let supervisor = Supervisor { link: Link::new(ours).unwrap(), process, init: 0, told: Vec::new() };
+    let supervisor =
+        Supervisor { link: Link::new(ours).unwrap(), process, init: 0, told: Vec::new(), stands: true };
     let leases = machine.pools.lease(id, None).unwrap();
     let shared = Shared::new(id, b"handle".to_vec(), Arc::clone(&machine), &registry, leases, None);
     shared.set_state(State::Active);

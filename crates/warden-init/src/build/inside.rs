@@ -102,17 +102,23 @@ fn create_mount(create: &Create) -> io::Result<OwnedFd> {
 
 /// Attaches a tree at a path that is made if it is missing; only the container's own root can be in the way.
 fn attach(tree: BorrowedFd<'_>, path: &Path, follow: bool) -> io::Result<()> {
-    if file::is_directory(tree)? {
-        fs::create_dir_all(path)?;
-    } else if let Err(error) = fs::metadata(path) {
-        if error.kind() != io::ErrorKind::NotFound {
-            return Err(error);
+    let open = || if follow { file::open_place(path) } else { file::open_directory_place(path) };
+    let place = match open() {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            make_place(path, file::is_directory(tree)?)?;
+            open()?
         }
-        fs::create_dir_all(path.parent().unwrap_or(Path::new("/")))?;
-        File::create_new(path)?;
-    }
-    let place = if follow { file::open_place(path) } else { file::open_directory_place(path) }?;
+        other => other?,
+    };
     mount::attach(tree, place.as_fd())
+}
+
+fn make_place(path: &Path, directory: bool) -> io::Result<()> {
+    if directory {
+        return fs::create_dir_all(path);
+    }
+    fs::create_dir_all(path.parent().unwrap_or(Path::new("/")))?;
+    File::create_new(path).map(drop)
 }
 
 /// Attaches a copy of what is at `by` over `path`, if something is there.
@@ -145,12 +151,18 @@ fn make_directory(path: &Path, mode: u32) -> io::Result<()> {
 /// Writes a file anew: what an image has there, such as a link to somewhere else, is replaced and not written to.
 fn write_file(file: &InsideFile) -> io::Result<()> {
     let path = file.path.as_path();
-    fs::create_dir_all(path.parent().unwrap_or(Path::new("/")))?;
-    match fs::remove_file(path) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+    let open = || OpenOptions::new().write(true).create_new(true).mode(0o600).open(path);
+    let mut opened = match open() {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+            fs::remove_file(path)?;
+            open()?
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            fs::create_dir_all(path.parent().unwrap_or(Path::new("/")))?;
+            open()?
+        }
         other => other?,
-    }
-    let mut opened = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
+    };
     opened.write_all(&file.content.0)?;
     opened.set_permissions(Permissions::from_mode(file.mode))
 }
