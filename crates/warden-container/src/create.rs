@@ -22,7 +22,7 @@ use crate::request::Create;
 use crate::standing::HandedOver;
 use crate::state::State;
 use crate::supervisor::Supervisor;
-use crate::warm_pool::WarmPool;
+use crate::warm_pool::{Offer, WarmPool};
 
 /// The most bytes of a handle in a log line.
 const HANDLE_SHOWN: usize = 64;
@@ -45,9 +45,15 @@ impl Creation {
         let machine = Arc::clone(&self.machine);
         machine.removals.room().await?;
         let _busy = machine.activity.begin();
-        while let Some(standing) = self.warm.take(&self.request).await {
-            if let Some((making, reservation)) = self.furnish(standing).await? {
-                return self.hand_out(making, reservation, "made ahead");
+        loop {
+            match self.warm.offer(&self.request).await {
+                Offer::Serving(standing) => {
+                    if let Some((making, reservation)) = self.furnish(standing).await? {
+                        return self.hand_out(making, reservation, "made ahead");
+                    }
+                }
+                Offer::GivingWay(standing) => break standing.give_up().await,
+                Offer::Nothing => break,
             }
         }
         let id = self.machine.ids.next();

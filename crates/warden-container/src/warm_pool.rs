@@ -1,8 +1,9 @@
 //! Containers that are made before anybody asks for them.
 //!
 //! They are complete but for what only a request can tell: a handle, bind mounts, a grace time. They are handed out in the
-//! order in which they were made, which is the order of their addresses and ids: a client that only creates cannot tell
-//! by those that there is a pool. One is made at a time, and only while no request that makes or ends processes is under
+//! order in which they were made, which is the order of their addresses and ids: a client cannot tell by those that there is
+//! a pool. A request that none of them serves, for it names a root file system, takes the place of the first, which is
+//! ended; while only such requests come, fewer and fewer are kept ready. One is made at a time, and only while no request that makes or ends processes is under
 //! way. Who comes while one is being made, and finds none ready, gets that one.
 //!
 //! No client sees what waits here: it is in no list, has no snapshot and no grace time. It holds addresses and ids of
@@ -49,6 +50,8 @@ pub(crate) struct WarmPool {
 struct State {
     parked: VecDeque<Making>,
     making: Option<Underway>,
+    /// Requests in a row that the pool could not serve: so many fewer are kept ready.
+    unserved: usize,
     closed: bool,
 }
 
@@ -60,7 +63,16 @@ struct Underway {
     claim: Option<oneshot::Sender<Making>>,
 }
 
-/// What there is for a request.
+/// What the pool has for a request.
+pub(crate) enum Offer {
+    /// A container that serves it, once it is furnished.
+    Serving(Making),
+    /// One that cannot, and holds what comes next in the order of addresses, users and ids.
+    GivingWay(Making),
+    Nothing,
+}
+
+/// What was found.
 enum Found {
     Parked(Making),
     Making(oneshot::Receiver<Making>),
@@ -105,13 +117,25 @@ impl WarmPool {
         pool
     }
 
-    /// Takes a container that can serve a request, once it is furnished.
-    pub(crate) async fn take(&self, request: &Create) -> Option<Making> {
-        // Another root file system is made cold.
-        if request.rootfs.is_some() {
-            return None;
+    /// Takes what there is for a request.
+    pub(crate) async fn offer(&self, request: &Create) -> Offer {
+        let network = request.network.as_deref().map(asked_network);
+        let plain = request.rootfs.is_none();
+        if network.is_some() || plain {
+            let found = self.find(network).await;
+            if plain && (network.is_none() || found.is_some()) {
+                lock(&self.state).unserved = 0;
+            }
+            match found {
+                Some(standing) if plain => return Offer::Serving(standing),
+                Some(standing) => return Offer::GivingWay(standing),
+                None if network.is_none() => return Offer::Nothing,
+                None => {}
+            }
         }
-        self.find(request.network.as_deref().map(asked_network)).await
+        // It is made now, and is the next in the order of addresses, users and ids.
+        lock(&self.state).unserved += 1;
+        self.find(None).await.map_or(Offer::Nothing, Offer::GivingWay)
     }
 
     /// Takes a container whose addresses and ids somebody needs; `network`: that which holds just these addresses.
@@ -203,11 +227,16 @@ impl WarmPool {
     async fn is_due(&self) {
         loop {
             self.machine.activity.quiet(PAUSE).await;
-            if lock(&self.state).parked.len() < self.machine.settings.warm_pool_size {
+            if self.is_wanting() {
                 return;
             }
             self.machine.activity.change().await;
         }
+    }
+
+    fn is_wanting(&self) -> bool {
+        let state = lock(&self.state);
+        state.parked.len() < self.machine.settings.warm_pool_size.saturating_sub(state.unserved)
     }
 
     async fn add_one(&self) -> Result<(), Error> {
