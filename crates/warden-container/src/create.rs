@@ -18,7 +18,7 @@ use crate::network::Namespace;
 use crate::plan::Plan;
 use crate::references::ConnectionId;
 use crate::registry::{Registry, Reservation};
-use crate::request::Create;
+use crate::request::{Bind, Create};
 use crate::standing::HandedOver;
 use crate::state::State;
 use crate::supervisor::Supervisor;
@@ -52,7 +52,13 @@ impl Creation {
                         return self.hand_out(making, reservation, "made ahead");
                     }
                 }
-                Offer::GivingWay(standing) => break standing.give_up().await,
+                Offer::GivingWay(standing) => {
+                    if let Err(refusal) = self.check().await {
+                        self.warm.put_back(standing).await;
+                        return Err(refusal);
+                    }
+                    break standing.give_up().await;
+                }
                 Offer::Nothing => break,
             }
         }
@@ -100,6 +106,16 @@ impl Creation {
                 Err(error)
             }
         }
+    }
+
+    /// Refuses what cannot be, before anything makes way for it.
+    async fn check(&self) -> Result<(), Error> {
+        let request = self.request.clone();
+        blocking(move || {
+            check_sources(&request.binds)?;
+            request.rootfs.as_deref().map(Lower::requested).transpose().map(drop)
+        })
+        .await
     }
 
     /// Makes room in the pool that was empty for who asks; the error, where it is not for what was made ahead.
@@ -209,13 +225,7 @@ impl Making {
 
     /// Refuses what cannot be, before anything is made.
     pub(crate) fn check(&self) -> Result<(), Error> {
-        for bind in &self.request.binds {
-            let source = warden_init::byte_string::ByteString(bind.source.clone());
-            if !source.as_path().is_absolute() || fs::metadata(source.as_path()).is_err() {
-                return Err(Error::NoBindSource(bind.source.clone()));
-            }
-        }
-        Ok(())
+        check_sources(&self.request.binds)
     }
 
     pub(crate) fn write_spec(&mut self) -> Result<(), Error> {
@@ -257,6 +267,16 @@ impl Making {
     pub(crate) fn leases(&self) -> Result<Leases, Error> {
         self.leases.ok_or_else(|| unordered(Object::Leases))
     }
+}
+
+fn check_sources(binds: &[Bind]) -> Result<(), Error> {
+    for bind in binds {
+        let source = warden_init::byte_string::ByteString(bind.source.clone());
+        if !source.as_path().is_absolute() || fs::metadata(source.as_path()).is_err() {
+            return Err(Error::NoBindSource(bind.source.clone()));
+        }
+    }
+    Ok(())
 }
 
 fn make_cgroups(machine: &Machine, id: Id) -> Result<(), Error> {

@@ -120,22 +120,12 @@ impl WarmPool {
     /// Takes what there is for a request.
     pub(crate) async fn offer(&self, request: &Create) -> Offer {
         let network = request.network.as_deref().map(asked_network);
-        let plain = request.rootfs.is_none();
-        if network.is_some() || plain {
-            let found = self.find(network).await;
-            if plain && (network.is_none() || found.is_some()) {
-                lock(&self.state).unserved = 0;
-            }
-            match found {
-                Some(standing) if plain => return Offer::Serving(standing),
-                Some(standing) => return Offer::GivingWay(standing),
-                None if network.is_none() => return Offer::Nothing,
-                None => {}
-            }
+        if request.rootfs.is_none() {
+            lock(&self.state).unserved = 0;
+            return self.find(network).await.map_or(Offer::Nothing, Offer::Serving);
         }
-        // It is made now, and is the next in the order of addresses, users and ids.
         lock(&self.state).unserved += 1;
-        self.find(None).await.map_or(Offer::Nothing, Offer::GivingWay)
+        self.find(network).await.map_or(Offer::Nothing, Offer::GivingWay)
     }
 
     /// Takes a container whose addresses and ids somebody needs; `network`: that which holds just these addresses.
