@@ -23,7 +23,7 @@ pub(crate) fn connect(number: u32, namespace: BorrowedFd<'_>) -> Result<()> {
     let mut inside = Socket::open_in(Protocol::Route, namespace).context("opening one inside")?;
     let mut requests = Requests::default();
     let (here, there) = (End { name: &outer, mac: mac(0) }, End { name: &inner, mac: mac(1) });
-    route::add_veth(&mut requests, here, there, namespace, 1500);
+    route::add_veth(&mut requests, here, there, namespace, 1500, 0);
     outside.execute(requests)?;
     let index = route::link_index(&mut inside, &inner)?;
     let mut requests = Requests::default();

@@ -107,11 +107,23 @@ enum Occurrence {
 impl Actor {
     /// Takes over a container that stands.
     pub(crate) fn new(shared: Arc<Shared>, supervisor: Supervisor, inbox: mpsc::Receiver<Command>) -> Self {
+        let Supervisor { link, process, .. } = supervisor;
+        Self { link: Some(link), process: Some(process), ..Self::without_supervisor(shared, inbox) }
+    }
+
+    /// Takes over a container that cannot be destroyed.
+    pub(crate) fn quarantined(shared: Arc<Shared>, inbox: mpsc::Receiver<Command>) -> Self {
+        let mut actor = Self::without_supervisor(shared, inbox);
+        actor.go_on_ending();
+        actor
+    }
+
+    fn without_supervisor(shared: Arc<Shared>, inbox: mpsc::Receiver<Command>) -> Self {
         Self {
             shared,
             inbox,
-            link: Some(supervisor.link),
-            process: Some(supervisor.process),
+            link: None,
+            process: None,
             take_over: None,
             starting: HashMap::new(),
             copies: Copies::default(),

@@ -14,9 +14,11 @@ mod stat;
 mod throttle;
 pub(crate) mod victim;
 
+use std::collections::{BTreeSet, HashSet};
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::path::{Component, Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use rustix::fs::FlockOperation;
@@ -46,7 +48,8 @@ pub(crate) struct Cgroups {
     parent: PathBuf,
     /// Says to other daemons that somebody uses the parent; released when the daemon ends, however it ends.
     lock: File,
-    alone: bool,
+    /// Whether no other daemon can use it.
+    alone: AtomicBool,
 }
 
 impl Cgroups {
@@ -65,7 +68,43 @@ impl Cgroups {
         }
         let first = hierarchies.first().map(|hierarchy| hierarchy.mount.join(&parent)).unwrap_or_default();
         let (lock, alone) = lock_directory(&first).context(|| format!("locking {}", first.display()))?;
-        Ok(Self { hierarchies, parent, lock, alone })
+        Ok(Self { hierarchies, parent, lock, alone: AtomicBool::new(alone) })
+    }
+
+    /// Looks at the groups below a parent, and makes nothing; none where there is no parent.
+    pub(crate) fn inspect(parent: &str) -> Result<Option<Self>, Error> {
+        let hierarchies = hierarchy::detect()?;
+        let Some(first) = hierarchies.first().map(|hierarchy| hierarchy.mount.join(parent)) else {
+            return Ok(None);
+        };
+        match lock_directory(&first) {
+            Ok((lock, alone)) => {
+                let (parent, alone) = (PathBuf::from(parent), AtomicBool::new(alone));
+                Ok(Some(Self { hierarchies, parent, lock, alone }))
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error).context(|| format!("locking {}", first.display())),
+        }
+    }
+
+    /// Groups of containers but for these. Where another daemon may share the parent, only empty ones: whatever is in the
+    /// others is alive, and may be its.
+    pub(crate) fn strays(&self, known: &HashSet<Id>) -> BTreeSet<Id> {
+        let instances = self.hierarchies.iter().flat_map(|hierarchy| {
+            self.instances(hierarchy).into_iter().map(move |id| (id, self.directory(hierarchy, id)))
+        });
+        let (populated, mut strays) = instances.filter(|(id, _)| !known.contains(id)).fold(
+            (BTreeSet::new(), BTreeSet::new()),
+            |(mut populated, mut strays), (id, directory)| {
+                strays.insert(id);
+                if !self.is_alone() && kill::is_populated(&directory) {
+                    populated.insert(id);
+                }
+                (populated, strays)
+            },
+        );
+        strays.retain(|id| !populated.contains(id));
+        strays
     }
 
     /// Names the groups of one container, as its first process joins them.
@@ -241,7 +280,7 @@ impl Cgroups {
 
     /// Finds containers of an earlier daemon; none while another daemon that lives shares the parent.
     pub(crate) fn leftovers(&self) -> Vec<Id> {
-        if !self.alone {
+        if !self.is_alone() {
             return Vec::new();
         }
         let mut ids: Vec<Id> =
@@ -251,8 +290,14 @@ impl Cgroups {
         ids
     }
 
+    /// Whether no other daemon can use the parent.
+    pub(crate) fn is_alone(&self) -> bool {
+        self.alone.load(Ordering::Acquire)
+    }
+
     /// Lets other daemons come and go beside this one from now on.
     pub(crate) fn share(&self) -> Result<(), Error> {
+        self.alone.store(false, Ordering::Release);
         rustix::fs::flock(&self.lock, FlockOperation::LockShared)
             .context(|| "sharing the cgroup parent".to_owned())
     }

@@ -70,6 +70,8 @@ pub(crate) struct Shared {
     pub(crate) ids: Option<IdRange>,
     /// Whether its jobs are being ended.
     pub(crate) stopping: AtomicBool,
+    /// Whether destroying it has failed.
+    pub(crate) quarantined: AtomicBool,
     /// How often its memory had run out when that was last told, or when it was first watched.
     pub(crate) out_of_memory: AtomicU64,
     /// Jobs whose excess of output was told, with their status.
@@ -121,6 +123,7 @@ impl Shared {
             birth: snapshot.birth,
             limits: ContainerLimits::recovered(snapshot.limits),
             stopping: AtomicBool::new(snapshot.stopping),
+            quarantined: AtomicBool::new(snapshot.quarantined),
             out_of_memory: AtomicU64::new(snapshot.out_of_memory),
             accounted: Mutex::new(ended.collect()),
             // It is on the disk.
@@ -161,6 +164,7 @@ impl Shared {
             user: leases.user,
             ids: leases.ids,
             stopping: AtomicBool::new(false),
+            quarantined: AtomicBool::new(false),
             out_of_memory: AtomicU64::new(0),
             accounted: Mutex::default(),
             changes: AtomicU64::new(1),
@@ -281,6 +285,13 @@ impl Container {
     pub(crate) fn adopt(shared: Arc<Shared>, adoption: Adoption) -> Arc<Self> {
         let (inbox, commands) = mpsc::channel(INBOX);
         tokio::spawn(Actor::adopt(Arc::clone(&shared), adoption, commands).run());
+        Arc::new(Self { shared, inbox })
+    }
+
+    /// Gives a container that an earlier daemon could not destroy to an actor, which tries again.
+    pub(crate) fn quarantined(shared: Arc<Shared>) -> Arc<Self> {
+        let (inbox, commands) = mpsc::channel(INBOX);
+        tokio::spawn(Actor::quarantined(Arc::clone(&shared), commands).run());
         Arc::new(Self { shared, inbox })
     }
 

@@ -185,6 +185,7 @@ impl Making {
         tracing::debug!(container = %id, %error, "a creation was undone");
         if let Some(left) = left {
             tracing::error!(container = %id, error = %left, "a container that was not made is still there");
+            machine.quarantine.add(id);
         }
         Err(error)
     }

@@ -32,9 +32,9 @@ use crate::pool::lock;
 use crate::request;
 use crate::tree;
 
-const TRASH: &str = ".trash";
-const IMAGES: &str = ".images";
-const HELPERS: &str = ".helpers";
+pub(crate) const TRASH: &str = ".trash";
+pub(crate) const IMAGES: &str = ".images";
+pub(crate) const HELPERS: &str = ".helpers";
 /// The directory, in that of a container, of what it has written.
 const LAYER: &str = "tmp";
 
@@ -76,6 +76,11 @@ impl Depot {
     /// Lets go of the depot, so that it can be unmounted.
     pub(crate) fn close(&self) {
         drop(lock(&self.lock).take());
+    }
+
+    /// Its path.
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
     }
 
     /// The directory of one container.
@@ -178,6 +183,12 @@ impl Depot {
             entries.flatten().filter_map(|entry| Id::parse(entry.file_name().as_bytes())).collect();
         ids.sort_unstable();
         Ok(ids)
+    }
+
+    /// Finds what is left of containers that were set aside.
+    pub(crate) fn set_aside(&self) -> Vec<Id> {
+        let entries = fs::read_dir(self.path.join(TRASH)).into_iter().flatten().flatten();
+        entries.filter_map(|entry| Id::parse(entry.file_name().as_bytes())).collect()
     }
 
     /// Removes one entry of the trash.

@@ -3,13 +3,20 @@
 //! ```text
 //! stop the jobs --> kill init --> set aside (network, directory) --> gone; the rest is removed later
 //!                       |             |
-//!                       |             +-- failed: stopped, and can be destroyed again
-//!                       |             |
+//!                       |             +-- failed --> quarantined
+//!                       |                            ^  |
+//!                       |                     failed |  | retried
+//!                       |                            |  v
 //!                       +--> reap iomux, kill what is left, remove all --> gone
 //!                        iomux does not say that all inside has ended
 //! ```
+//!
+//! What cannot be removed, mostly because a process does not die, is in quarantine: whoever waits is told why at once, the
+//! container is stopped with an event that says so, it keeps its address, user, ids and directory, and it is tried again
+//! ever more rarely, also by the next daemon. Nothing else waits for it.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use tokio::task::JoinHandle;
@@ -17,6 +24,7 @@ use warden_iomux::message::Request;
 
 use crate::actor::{Actor, Reply};
 use crate::error::{Error, blocking};
+use crate::quarantine;
 use crate::state::State;
 
 /// How long a killed init may take to be gone, with all its processes.
@@ -29,6 +37,8 @@ const REAP_TIME: Duration = Duration::from_secs(5);
 pub(crate) struct Ending {
     phase: Phase,
     waiters: Vec<Reply<()>>,
+    /// How often removing it has failed.
+    failures: u32,
 }
 
 #[derive(Debug)]
@@ -41,13 +51,17 @@ enum Phase {
     Reaping(Instant),
     /// What the container owned is being removed.
     Clearing(JoinHandle<Result<(), Error>>),
+    /// It could not be removed; it is tried again at this moment.
+    Quarantined(Instant),
 }
 
 impl Ending {
     /// The moment by which the phase must be over.
     pub(crate) fn deadline(&self) -> Option<Instant> {
         match self.phase {
-            Phase::Killing(deadline) | Phase::Reaping(deadline) => Some(deadline),
+            Phase::Killing(deadline) | Phase::Reaping(deadline) | Phase::Quarantined(deadline) => {
+                Some(deadline)
+            }
             Phase::Stopping | Phase::Clearing(_) => None,
         }
     }
@@ -66,10 +80,13 @@ impl Actor {
     pub(crate) fn destroy(&mut self, reply: Reply<()>) {
         if let Some(ending) = &mut self.ending {
             ending.waiters.push(reply);
+            if matches!(ending.phase, Phase::Quarantined(_)) {
+                self.clear();
+            }
             return;
         }
         self.shared.write_obituary();
-        self.ending = Some(Ending { phase: Phase::Stopping, waiters: vec![reply] });
+        self.ending = Some(Ending { phase: Phase::Stopping, waiters: vec![reply], failures: 0 });
         if self.shared.state() == State::Active && self.link.is_some() {
             self.shared.set_state(State::Stopped);
             self.begin_stop(false, None);
@@ -117,12 +134,12 @@ impl Actor {
         match *phase {
             Phase::Killing(deadline) if deadline <= now => self.kill_supervisor(),
             // The removal kills what it finds, and names what it cannot kill.
-            Phase::Reaping(deadline) if deadline <= now => self.clear(),
+            Phase::Reaping(deadline) | Phase::Quarantined(deadline) if deadline <= now => self.clear(),
             _ => {}
         }
     }
 
-    /// Answers when all is removed; when not, the container stays and can be destroyed again.
+    /// Answers when all is removed; when not, the container is quarantined.
     pub(crate) fn cleared(&mut self, outcome: Result<(), Error>) {
         match &outcome {
             Ok(()) => {
@@ -130,15 +147,36 @@ impl Actor {
                 self.shared.gone();
                 self.finished = true;
             }
-            Err(error) => {
-                tracing::error!(container = %self.shared.id, %error, "destroying failed");
-                self.shared.set_state(State::Stopped);
-                self.save_later();
-            }
+            Err(error) => self.quarantine(error),
         }
-        for waiter in self.ending.take().map(|ending| ending.waiters).unwrap_or_default() {
-            drop(waiter.send(outcome.as_ref().copied().map_err(Error::again)));
+        let waiters = self.ending.as_mut().map(|ending| std::mem::take(&mut ending.waiters));
+        for waiter in waiters.unwrap_or_default() {
+            // Written, so that the next daemon goes on with it.
+            self.answer_saved(waiter, outcome.as_ref().copied().map_err(Error::again));
         }
+    }
+
+    fn quarantine(&mut self, error: &Error) {
+        let Some(ending) = &mut self.ending else { return };
+        let pause = quarantine::pause(ending.failures);
+        ending.failures = ending.failures.saturating_add(1);
+        ending.phase = Phase::Quarantined(Instant::now() + pause);
+        tracing::error!(container = %self.shared.id, %error, again_in = pause.as_secs(), "quarantined: it cannot be destroyed");
+        if !self.shared.quarantined.swap(true, Ordering::SeqCst) {
+            self.shared.add_event(&format!("quarantined: {error}"));
+        }
+        self.shared.set_state(State::Stopped);
+        if ending.waiters.is_empty() {
+            self.save_later();
+        }
+    }
+
+    /// Takes over a container that an earlier daemon could not destroy, and tries again.
+    pub(crate) fn go_on_ending(&mut self) {
+        self.idle = true;
+        self.shared.write_obituary();
+        self.ending = Some(Ending { phase: Phase::Stopping, waiters: Vec::new(), failures: 0 });
+        self.clear();
     }
 
     fn kill(&mut self) {

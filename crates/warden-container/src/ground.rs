@@ -8,7 +8,7 @@ use crate::create::Making;
 use crate::error::{Context, Error};
 use crate::id::Id;
 use crate::ledger::{self, Ground, Object};
-use crate::machine::{KILL_TIME, Machine};
+use crate::machine::Machine;
 use crate::recovery::{self, Survivor, Verdict};
 use crate::snapshot::{self, Snapshot, Unreadable};
 use crate::state::State;
@@ -29,7 +29,7 @@ impl Ground for Machine {
             Object::Processes => self.end_processes(id),
             // It goes with the directory.
             Object::Spec => Ok(()),
-            Object::Cgroups => self.cgroups.remove(id, Instant::now() + KILL_TIME),
+            Object::Cgroups => self.cgroups.remove(id, Instant::now() + self.patience()),
             Object::Directory => self.depot.remove(id),
             Object::Leases => {
                 if let Some(held) = self.pools.take(id) {
@@ -41,7 +41,8 @@ impl Ground for Machine {
     }
 
     fn known(&self) -> Result<Vec<Id>, Error> {
-        let ids: BTreeSet<Id> = self.depot.leftovers()?.into_iter().chain(self.cgroups.leftovers()).collect();
+        let found = [self.depot.leftovers()?, self.depot.set_aside(), self.cgroups.leftovers()];
+        let ids: BTreeSet<Id> = found.into_iter().flatten().collect();
         Ok(ids.into_iter().collect())
     }
 
@@ -98,7 +99,7 @@ impl Machine {
     /// Ends iomux, then whatever runs in the container.
     fn end_processes(&self, id: Id) -> Result<(), Error> {
         let ended = supervisor::end(&self.depot.spec_path(id));
-        let killed = self.cgroups.kill(id, Instant::now() + KILL_TIME);
+        let killed = self.cgroups.kill(id, Instant::now() + self.patience());
         Error::join([ended, killed].into_iter().filter_map(Result::err).collect()).map_or(Ok(()), Err)
     }
 

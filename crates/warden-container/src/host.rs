@@ -9,8 +9,10 @@ use tokio::task::AbortHandle;
 use crate::container::Container;
 use crate::create::Creation;
 use crate::error::{Context, Error, blocking};
+use crate::leftovers::reconcile;
 use crate::machine::Machine;
 use crate::pressure;
+use crate::quarantine;
 use crate::recovery;
 use crate::references::ConnectionId;
 use crate::registry::Registry;
@@ -48,6 +50,8 @@ impl Host {
         let machine = Arc::new(machine);
         let registry = Arc::new(Registry::default());
         recovery::adopt(&machine, &registry, survivors).await;
+        tokio::spawn(reconcile::keep(Arc::downgrade(&machine), machine.settings.reconcile_interval));
+        tokio::spawn(quarantine::keep(Arc::downgrade(&machine)));
         let grace_times = tokio::spawn(Arc::clone(&registry).keep_grace_times()).abort_handle();
         let warm = WarmPool::start(Arc::clone(&machine), Arc::clone(&registry));
         Ok(Self(Arc::new(Inner { machine, registry, warm, grace_times })))

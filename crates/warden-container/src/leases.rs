@@ -1,7 +1,7 @@
 //! What a container holds of the host's pools: a network, a user, a range of ids. It holds them by its id, until they are
 //! given back by its id: what is never given back, because something of the container is left, is never given out.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::sync::Mutex;
 use std::time::Duration;
@@ -97,6 +97,11 @@ impl Pools {
         if let Some(held) = lock(&self.held).get_mut(&id) {
             held.leases.iter_mut().flatten().for_each(Lease::unused);
         }
+    }
+
+    /// Who holds something.
+    pub(crate) fn holders(&self) -> HashSet<Id> {
+        lock(&self.held).keys().copied().collect()
     }
 
     /// Takes from a container what it holds, if it holds anything.

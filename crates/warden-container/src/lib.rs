@@ -22,6 +22,7 @@ pub mod job;
 mod jobs;
 mod leases;
 mod ledger;
+pub mod leftovers;
 mod limits;
 mod link;
 mod machine;
@@ -32,6 +33,7 @@ mod plan;
 mod pool;
 pub mod pressure;
 mod process;
+mod quarantine;
 mod recovery;
 mod references;
 mod registry;
@@ -49,6 +51,7 @@ mod stopping;
 mod supervisor;
 mod take_over;
 mod tree;
+mod undying;
 mod warm_pool;
 
 /// What the fuzzer is let into.

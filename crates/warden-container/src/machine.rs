@@ -18,12 +18,15 @@ use crate::id::Ids;
 use crate::image::{self, Lower};
 use crate::leases::Pools;
 use crate::network::Network;
+use crate::quarantine::Quarantine;
 use crate::recovery::{self, Survivor};
 use crate::removal::Removals;
 use crate::settings::{IoLimits, Settings};
 
 /// How long the processes of a container may take to be gone, and its cgroups after them.
 pub(crate) const KILL_TIME: Duration = Duration::from_secs(10);
+/// The same for what an earlier daemon left, which is tried again later.
+const START_PATIENCE: Duration = Duration::from_secs(1);
 
 /// What all containers of one daemon share.
 #[derive(Debug)]
@@ -46,6 +49,10 @@ pub(crate) struct Machine {
     pub(crate) init: PathBuf,
     /// Path of iomux.
     pub(crate) supervisor: PathBuf,
+    /// What is left of containers that nobody can name.
+    pub(crate) quarantine: Quarantine,
+    /// Whether clients are served.
+    serving: AtomicBool,
     /// What keeps the machine busy with requests.
     pub(crate) activity: Activity,
     jobs: AtomicU32,
@@ -54,8 +61,18 @@ pub(crate) struct Machine {
 }
 
 impl Machine {
-    /// Prepares depot, cgroups and image, and removes what an earlier daemon left; gives the containers to take over.
+    /// Prepares the machine, and removes what an earlier daemon left; gives the containers to take over.
     pub(crate) fn prepare(settings: Settings) -> Result<(Self, Vec<Survivor>), Error> {
+        let machine = Self::open(settings)?;
+        let survivors = recovery::start(&machine)?;
+        let last_birth = survivors.iter().map(|survivor| survivor.snapshot.birth).max().unwrap_or_default();
+        machine.births.store(last_birth.saturating_add(1), Ordering::Relaxed);
+        machine.serving.store(true, Ordering::Release);
+        Ok((machine, survivors))
+    }
+
+    /// Prepares depot, cgroups and image; leaves everything that bears an id as it is.
+    pub(crate) fn open(settings: Settings) -> Result<Self, Error> {
         let image = settings.depot_image.as_ref();
         let image = image.map(|image| DepotImage::mount(image, &settings.depot)).transpose()?;
         let mut depot = Depot::open(&settings.depot)?;
@@ -74,7 +91,7 @@ impl Machine {
         if let Err(error) = image::remove_unused(&depot, &lower) {
             tracing::warn!(%error, "old images were not removed");
         }
-        let machine = Self {
+        Ok(Self {
             network,
             dns: Dns::new(&settings),
             pools,
@@ -88,15 +105,13 @@ impl Machine {
             lower,
             init,
             supervisor,
+            quarantine: Quarantine::default(),
+            serving: AtomicBool::new(false),
             activity: Activity::default(),
             jobs: AtomicU32::new(1),
             births: AtomicU64::new(1),
             closing: AtomicBool::new(false),
-        };
-        let survivors = recovery::start(&machine)?;
-        let last_birth = survivors.iter().map(|survivor| survivor.snapshot.birth).max().unwrap_or_default();
-        machine.births.store(last_birth.saturating_add(1), Ordering::Relaxed);
-        Ok((machine, survivors))
+        })
     }
 
     /// The next number of a job.
@@ -107,6 +122,11 @@ impl Machine {
     /// Gives out no number of a job up to this one.
     pub(crate) fn pass_jobs(&self, used: u32) {
         self.jobs.fetch_max(used.saturating_add(1), Ordering::Relaxed);
+    }
+
+    /// How long the processes of a container may take to be gone; a start waits for none that does not die.
+    pub(crate) fn patience(&self) -> Duration {
+        if self.serving.load(Ordering::Acquire) { KILL_TIME } else { START_PATIENCE }
     }
 
     /// The next place in the order in which containers are handed out.

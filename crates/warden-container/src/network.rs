@@ -4,7 +4,7 @@
 //! the same however many there are. A container can do nothing in it before its rules are in force: its interface is
 //! set up last. docs/network.md says what is let through.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::os::fd::AsFd;
 use std::sync::{Arc, Mutex, OnceLock, mpsc};
 
@@ -17,7 +17,7 @@ use crate::info::BandwidthStat;
 use crate::leases::Held;
 use crate::network::connections::Connections;
 use crate::network::forwards::Forwards;
-use crate::network::interfaces::names;
+use crate::network::interfaces::{group, names};
 use crate::network::repair::Repairs;
 use crate::network::state::{Departed, Member, State};
 use crate::network::table::PoolNetworks;
@@ -30,6 +30,7 @@ mod connections;
 mod forwarding;
 mod forwards;
 mod interfaces;
+pub(crate) mod left;
 mod namespace;
 mod reaper;
 mod records;
@@ -99,6 +100,7 @@ impl Network {
         leftovers: &[Id],
     ) -> Result<Vec<NotAdopted>, Error> {
         let mut state = lock(&self.state);
+        let kept: HashSet<Id> = adopted.iter().map(|container| container.id).collect();
         let mut refused = Vec::new();
         for container in adopted {
             let id = container.id;
@@ -110,7 +112,10 @@ impl Network {
         state.write_all().map_err(failed)?;
         state.closed = false;
         state.forget_strangers().map_err(failed)?;
-        reaper::delete(&mut state.route, leftovers.iter().flat_map(|id| names(*id).on_the_host()));
+        let table = state.firewall.table.clone();
+        let strays = left::interfaces(&mut state.route, &table, &kept).map_err(failed)?;
+        let removed = leftovers.iter().flat_map(|id| names(*id).on_the_host());
+        reaper::delete(&mut state.route, removed.chain(strays));
         let State { filter, firewall, .. } = &mut *state;
         name_other_filters(filter, &firewall.table);
         drop(state);
@@ -130,7 +135,8 @@ impl Network {
             return Err(failed(refusal));
         }
         let (mtu, loopback) = (state.firewall.mtu, state.dns.is_some());
-        interfaces::connect(&mut state.route, &names, addresses, namespace.as_fd(), mtu, loopback)
+        let group = group(&state.firewall.table);
+        interfaces::connect(&mut state.route, &names, addresses, namespace.as_fd(), mtu, loopback, group)
             .map_err(failed)
     }
 
@@ -260,7 +266,8 @@ impl Network {
         if !state.members.contains_key(&id) {
             return Err(Error::UnknownHandle);
         }
-        bandwidth::apply(&mut state.route, &names(id), mtu, before, bucket).map_err(failed)
+        let group = group(&state.firewall.table);
+        bandwidth::apply(&mut state.route, &names(id), (mtu, group), before, bucket).map_err(failed)
     }
 
     /// Tells the limits of bandwidth of a container as the kernel holds them; `asked` are those that were set last.

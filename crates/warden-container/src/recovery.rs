@@ -33,6 +33,7 @@ use crate::error::{Context, Error, blocking};
 use crate::id::Id;
 use crate::leases::Leases;
 use crate::ledger::{self, Remains};
+use crate::leftovers::{processes, reconcile};
 use crate::limits;
 use crate::machine::Machine;
 use crate::network::ContainerNetwork;
@@ -83,6 +84,11 @@ pub(crate) fn start(machine: &Machine) -> Result<Vec<Survivor>, Error> {
     for id in doomed.iter().copied().chain(survivors.iter().map(|survivor| survivor.snapshot.id)) {
         machine.ids.pass(id);
     }
+    if !doomed.is_empty()
+        && let Err(error) = processes::end(machine.depot.path(), |id| doomed.contains(&id))
+    {
+        tracing::error!(%error, "a supervisor of an earlier daemon's container still runs");
+    }
     // One that takes long, or cannot be ended, keeps none of the others from being removed.
     let next = AtomicUsize::new(0);
     thread::scope(|scope| {
@@ -91,11 +97,13 @@ pub(crate) fn start(machine: &Machine) -> Result<Vec<Survivor>, Error> {
                 while let Some(&id) = doomed.get(next.fetch_add(1, Ordering::Relaxed)) {
                     if let Err(error) = machine.destroy(id) {
                         tracing::error!(container = %id, %error, "an earlier daemon's container is still there");
+                        machine.quarantine.add(id);
                     }
                 }
             });
         }
     });
+    reconcile::at_start(machine);
     machine.cgroups.share()?;
     if let Err(error) = machine.depot.empty_trash() {
         tracing::warn!(%error, "the trash was not emptied");
@@ -120,7 +128,7 @@ pub(crate) fn judge(id: Id, directory: &Path) -> Result<Snapshot, (Verdict, Opti
     };
     let verdict = match snapshot.state {
         State::Destroyed | State::Born => Verdict::Ending,
-        State::Active | State::Stopped if is_dead(directory) => Verdict::Dead,
+        State::Active | State::Stopped if !snapshot.quarantined && is_dead(directory) => Verdict::Dead,
         State::Active | State::Stopped => return Ok(snapshot),
     };
     Err((verdict, Some(Box::new(snapshot))))
@@ -166,7 +174,13 @@ async fn adopt_one(
             return None;
         }
     };
+    let is_quarantined = survivor.snapshot.quarantined;
     let shared = Shared::recovered(Arc::clone(&machine), registry, survivor);
+    if is_quarantined {
+        tracing::error!(container = %id, "quarantined: an earlier daemon could not destroy it");
+        let grace = shared.grace;
+        return Some((Container::quarantined(shared), reservation, grace));
+    }
     match take(&shared).await {
         Ok(adoption) => {
             let grace = shared.grace;

@@ -24,7 +24,7 @@ const GATHERING: Duration = Duration::from_millis(50);
 /// How long iomux may take to end after its init.
 const END_TIME: Duration = Duration::from_secs(5);
 /// Destroyed containers that may be left before creations wait.
-const MOST: usize = 256;
+const MOST: u64 = 256;
 /// How long a creation waits for room, or for what it needs of the pools.
 const PATIENCE: Duration = Duration::from_secs(30);
 /// How often a removal is tried, and the pause before it is tried again.
@@ -39,15 +39,16 @@ pub(crate) struct Removals {
     room: Notify,
     /// Somebody waits.
     hurried: Condvar,
-    /// Nothing is left.
+    /// Some are removed.
     done: Condvar,
 }
 
 #[derive(Debug, Default)]
 struct Left {
     waiting: Vec<(Id, u32)>,
-    /// With those whose iomux is still ending, and those that are being removed.
-    count: usize,
+    /// How many have ever been left, those whose iomux is still ending among them, and how many are removed.
+    begun: u64,
+    finished: u64,
     /// Whether there is a thread.
     working: bool,
     /// Whether somebody waits for it.
@@ -76,17 +77,18 @@ impl Removals {
         })
     }
 
-    /// Waits until nothing is left, but not for ever. Blocks.
+    /// Waits until as many are removed as are left now, but not for ever. Blocks.
     pub(crate) fn settle(&self, patience: Duration) {
         let mut left = lock(&self.left);
-        left.hurried = left.count > 0;
+        left.hurried = left.count() > 0;
         self.hurried.notify_all();
-        let busy = |left: &mut Left| left.count > 0;
+        let all = left.begun;
+        let busy = |left: &mut Left| left.finished < all;
         drop(self.done.wait_timeout_while(left, patience, busy).unwrap_or_else(PoisonError::into_inner));
     }
 
-    fn count(&self) -> usize {
-        lock(&self.left).count
+    fn count(&self) -> u64 {
+        lock(&self.left).count()
     }
 
     /// Takes all that wait after a while; where there are none, the thread must end.
@@ -104,14 +106,18 @@ impl Removals {
 
     fn finish(&self, count: usize) {
         let mut left = lock(&self.left);
-        left.count -= count;
-        if left.count < MOST {
+        left.finished += count as u64;
+        if left.count() < MOST {
             self.room.notify_waiters();
         }
-        if left.count == 0 {
-            left.hurried = false;
-            self.done.notify_all();
-        }
+        left.hurried &= left.count() > 0;
+        self.done.notify_all();
+    }
+}
+
+impl Left {
+    fn count(&self) -> u64 {
+        self.begun - self.finished
     }
 }
 
@@ -133,7 +139,7 @@ impl Machine {
 
     /// Removes what is left of a container in which nothing runs, later, once its iomux has ended.
     pub(crate) fn remove_later(self: &Arc<Self>, id: Id, iomux: Option<Process>) {
-        lock(&self.removals.left).count += 1;
+        lock(&self.removals.left).begun += 1;
         let machine = Arc::clone(self);
         tokio::spawn(async move {
             if let Some(process) = iomux {
@@ -173,16 +179,60 @@ impl Machine {
 
     /// Removes what is left of one; where that fails, gives what is to be tried again.
     fn remove(&self, id: Id, attempt: u32) -> Option<(Id, u32)> {
-        match self.destroy(id) {
+        match self.clear(id) {
             Ok(()) => None,
             Err(error) if attempt < ATTEMPTS => {
                 tracing::warn!(container = %id, %error, "a destroyed container is not wholly removed yet");
                 Some((id, attempt + 1))
             }
             Err(error) => {
-                tracing::error!(container = %id, %error, "something of a destroyed container is left to the next daemon");
+                tracing::error!(container = %id, %error, "something of a destroyed container is still there");
+                self.quarantine.add(id);
                 None
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn left(removals: &Removals, count: u64) {
+        lock(&removals.left).begun += count;
+    }
+
+    #[tokio::test]
+    async fn creations_wait_while_too_many_are_left() {
+        let removals = Arc::new(Removals::default());
+        left(&removals, MOST - 1);
+        removals.room().await.unwrap();
+        left(&removals, 1);
+        let waiting = tokio::spawn({
+            let removals = Arc::clone(&removals);
+            async move { removals.room().await }
+        });
+        tokio::task::yield_now().await;
+        assert!(!waiting.is_finished());
+        removals.finish(1);
+        waiting.await.unwrap().unwrap();
+    }
+
+    #[test]
+    fn who_settles_waits_for_what_is_left_now_and_not_for_what_comes() {
+        let removals = Arc::new(Removals::default());
+        removals.settle(PATIENCE);
+        left(&removals, 2);
+        let waiting = thread::spawn({
+            let removals = Arc::clone(&removals);
+            move || removals.settle(PATIENCE)
+        });
+        while !lock(&removals.left).hurried {
+            thread::yield_now();
+        }
+        left(&removals, 5);
+        removals.finish(2);
+        waiting.join().unwrap();
+        assert_eq!(removals.count(), 5);
     }
 }

@@ -70,6 +70,7 @@ impl Shared {
             events,
             grace_time: self.grace.map(|grace| grace.as_secs()),
             stopping: self.stopping.load(Ordering::SeqCst),
+            quarantined: self.quarantined.load(Ordering::SeqCst),
             jobs,
             network: self.addresses.network.network(),
             network_v6: self.addresses.v6.map(|v6| v6.network.network()),

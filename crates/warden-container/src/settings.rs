@@ -51,6 +51,8 @@ pub struct Settings {
     pub memory_thresholds: Thresholds,
     /// How long a copy may make no progress before it is given up.
     pub copy_stall_time: Duration,
+    /// How often the daemon looks for what is left over.
+    pub reconcile_interval: Duration,
     /// Where `log_tag` lines go.
     pub syslog_socket: PathBuf,
     /// LANG of every job.
@@ -208,6 +210,7 @@ pub(crate) fn sample(depot: &std::path::Path) -> Settings {
         io_limits: IoLimits::default(),
         memory_thresholds: Thresholds { pressure: 100, available: 0 },
         copy_stall_time: Duration::from_secs(5),
+        reconcile_interval: Duration::from_secs(3600),
         syslog_socket: PathBuf::from("/dev/log"),
         lang: "C.UTF-8".to_owned(),
         network: NetworkPool {

@@ -52,6 +52,8 @@ pub(crate) struct Snapshot {
     pub(crate) grace_time: Option<u64>,
     /// Its jobs are being ended.
     pub(crate) stopping: bool,
+    /// Destroying it has failed.
+    pub(crate) quarantined: bool,
     /// Its jobs; those whose end was accounted for with their status.
     pub(crate) jobs: BTreeMap<u32, Option<u32>>,
     /// The first address of its /30.
@@ -94,6 +96,8 @@ struct Document {
     grace_time: Option<u64>,
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     stopping: bool,
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    quarantined: bool,
     jobs: BTreeMap<u32, JobRecord>,
     /// Always empty, as in the original.
     #[serde(default)]
@@ -154,6 +158,7 @@ impl Snapshot {
             events: self.events.clone(),
             grace_time: self.grace_time,
             stopping: self.stopping,
+            quarantined: self.quarantined,
             jobs: self.jobs.iter().map(|(job, status)| (*job, record(status))).collect(),
             limits: BTreeMap::new(),
             resources: Resources {
@@ -183,7 +188,7 @@ impl Snapshot {
         if !VERSIONS.contains(&version) {
             return Err(Unreadable::Version(version));
         }
-        let Document { state, birth, events, grace_time, stopping, jobs, resources, .. } =
+        let Document { state, birth, events, grace_time, stopping, quarantined, jobs, resources, .. } =
             serde_json::from_value(value)?;
         let wrong = |key, value: &dyn ToString| Unreadable::Value { key, value: value.to_string() };
         let known = STATES.into_iter().find(|known| known.to_string() == state);
@@ -205,6 +210,7 @@ impl Snapshot {
             events,
             grace_time,
             stopping,
+            quarantined,
             jobs: jobs
                 .into_iter()
                 .map(|(job, record)| (job, record.status.map(|(status, _, _)| status)))
@@ -267,6 +273,7 @@ mod tests {
             events: vec!["out of memory".to_owned()],
             grace_time: Some(60),
             stopping: false,
+            quarantined: false,
             jobs: BTreeMap::from([(24, None), (25, Some(2))]),
             network: Ipv4Addr::new(10, 254, 0, 32),
             network_v6: Some("fd00::20".parse().unwrap()),
@@ -317,6 +324,7 @@ mod tests {
         snapshot.grace_time = None;
         snapshot.state = State::Stopped;
         snapshot.stopping = true;
+        snapshot.quarantined = true;
         snapshot.write(directory.path()).unwrap();
         assert_eq!(Snapshot::read(directory.path()).unwrap(), Some(snapshot));
         assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1);

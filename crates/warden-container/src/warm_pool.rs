@@ -64,6 +64,7 @@ struct Underway {
 }
 
 /// What the pool has for a request.
+#[allow(clippy::large_enum_variant, reason = "it is taken apart where it is made")]
 pub(crate) enum Offer {
     /// A container that serves it, once it is furnished.
     Serving(Making),
@@ -73,6 +74,7 @@ pub(crate) enum Offer {
 }
 
 /// What was found.
+#[allow(clippy::large_enum_variant, reason = "it is taken apart where it is made")]
 enum Found {
     Parked(Making),
     Making(oneshot::Receiver<Making>),

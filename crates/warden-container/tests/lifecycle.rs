@@ -89,6 +89,7 @@ impl World {
             warm_pool_size: 0,
             memory_thresholds: warden_container::pressure::Thresholds { pressure: 100, available: 0 },
             copy_stall_time: Duration::from_secs(10),
+            reconcile_interval: Duration::from_secs(3600),
             syslog_socket: PathBuf::from("/dev/log"),
             lang: "C.UTF-8".to_owned(),
             network: NetworkPool { network: self.pool, network_v6: None, release_delay: Duration::ZERO },

@@ -11,6 +11,7 @@ mod connection;
 mod convert;
 mod descriptors;
 mod dispatch;
+mod doctor;
 mod drain;
 pub mod failure;
 mod gate;
@@ -25,7 +26,7 @@ mod writer;
 
 use std::process::ExitCode;
 
-use crate::arguments::Arguments;
+use crate::arguments::{Action, Arguments};
 use crate::config::Config;
 use crate::failure::Failure;
 
@@ -34,6 +35,9 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
     let (config, warnings) = Config::load(arguments.config.as_deref())?;
     if arguments.check {
         return Ok(check::run(&config, &warnings));
+    }
+    if let Some(Action::Doctor { repair, json }) = arguments.action {
+        return doctor::run(&config, repair, json);
     }
     logging::start(&config.logging)?;
     for warning in &warnings {

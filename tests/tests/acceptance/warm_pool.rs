@@ -287,7 +287,7 @@ fn what_a_killed_daemon_had_ready_is_removed_by_the_next() {
     daemon.wait();
     daemon.restart();
     let mut client = daemon.connect();
-    assert_eq!(client.list(), [handle.clone()]);
+    assert_eq!(client.list(), std::slice::from_ref(&handle));
     let left: BTreeSet<_> = standing(&daemon).intersection(&ahead).cloned().collect();
     assert_eq!(left, [id_of(&handle)].into());
     let next = client.create();

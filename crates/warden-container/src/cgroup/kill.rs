@@ -10,6 +10,10 @@ use rustix::process::{Pid, PidfdFlags, Signal};
 
 use crate::cgroup::hierarchy::Version;
 use crate::cgroup::{PAUSE, write_existing};
+use crate::undying;
+
+/// How many processes that do not die are described.
+const SHOWN: usize = 4;
 
 /// Kills every process in a group and below it until none is left; a group that does not exist is empty.
 pub(super) fn all(version: Version, directory: &Path, deadline: Instant) -> io::Result<()> {
@@ -33,8 +37,13 @@ pub(super) fn all(version: Version, directory: &Path, deadline: Instant) -> io::
 }
 
 fn survivors(processes: &[Pid]) -> io::Error {
-    let pids: Vec<_> = processes.iter().take(10).map(|pid| pid.as_raw_nonzero().to_string()).collect();
-    io::Error::new(io::ErrorKind::TimedOut, format!("still running: {}", pids.join(" ")))
+    let told: Vec<_> =
+        processes.iter().take(SHOWN).map(|pid| undying::describe(pid.as_raw_nonzero().get())).collect();
+    let more = match processes.len().saturating_sub(SHOWN) {
+        0 => String::new(),
+        more => format!("; and {more} more"),
+    };
+    io::Error::new(io::ErrorKind::TimedOut, format!("it does not die: {}{more}", told.join("; ")))
 }
 
 /// Kills processes by descriptor: a number may have gone to somebody else since it was read, so it is read again.
@@ -49,6 +58,11 @@ fn kill_each(directory: &Path, processes: &[Pid]) -> io::Result<()> {
         }
     }
     Ok(())
+}
+
+/// Whether a process is in a group, or below it.
+pub(super) fn is_populated(directory: &Path) -> bool {
+    below(directory).is_ok_and(|processes| !processes.is_empty())
 }
 
 /// Lists the processes of a group and of those below it.

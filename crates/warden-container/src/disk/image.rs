@@ -275,7 +275,7 @@ fn source_of(mountinfo: &[u8], directory: &Path) -> Option<PathBuf> {
 }
 
 /// Reads the kernel's `\040` and the like.
-fn unescape(text: &[u8]) -> Vec<u8> {
+pub(crate) fn unescape(text: &[u8]) -> Vec<u8> {
     let mut read = Vec::with_capacity(text.len());
     let mut rest = text;
     while let Some((&first, behind)) = rest.split_first() {

@@ -110,7 +110,7 @@ impl Model {
     }
 
     /// One change of the kernel's objects, unless this is where it ends.
-    fn step(&self, change: impl FnOnce(&mut Kernel, &mut Memory)) -> Result<(), Error> {
+    fn step<T>(&self, change: impl FnOnce(&mut Kernel, &mut Memory) -> T) -> Result<(), Error> {
         let memory = &mut *lock(&self.memory);
         let failure = |text| Err(Error::Failed { action: "a step".into(), source: io::Error::other(text) });
         if memory.crashed {
@@ -170,13 +170,28 @@ impl Model {
     /// Limits something, which takes an interface too.
     pub(super) fn limit(&self, id: Id, limit: u64) -> Result<(), Error> {
         let apply = || {
-            self.step(|kernel, _| drop(kernel.links.insert((id, 2))))?;
+            self.step(|kernel, _| kernel.links.insert((id, 2)))?;
             for hierarchy in HIERARCHIES {
-                self.step(|kernel, _| drop(kernel.cgroups.insert((id, hierarchy), Some(limit))))?;
+                self.step(|kernel, _| kernel.cgroups.insert((id, hierarchy), Some(limit)))?;
             }
             self.step(|_, memory| memory.members.entry(id).or_default().limit = Some(limit))
         };
         change(apply, || self.save(id, false))
+    }
+
+    /// Ends a container as its actor does: what takes long is left for later.
+    pub(super) fn end_early(&self, id: Id) -> Result<(), Error> {
+        self.save(id, true)?;
+        self.end_processes(id)?;
+        self.disconnect(id)?;
+        self.discard(id)
+    }
+
+    fn discard(&self, id: Id) -> Result<(), Error> {
+        self.step(|kernel, _| {
+            kernel.directories.remove(&id);
+            kernel.trash.insert(id);
+        })
     }
 
     /// Starts the daemon: takes over or removes what there is; answers with who is taken over.
@@ -186,7 +201,7 @@ impl Model {
         for &(id, limit) in &remains.survivors {
             self.tidy(id);
             for hierarchy in HIERARCHIES {
-                self.step(|kernel, _| drop(kernel.cgroups.insert((id, hierarchy), limit)))?;
+                self.step(|kernel, _| kernel.cgroups.insert((id, hierarchy), limit))?;
             }
         }
         self.empty_trash()?;
@@ -212,15 +227,15 @@ impl Model {
     }
 
     fn make_processes(&self, id: Id) -> Result<(), Error> {
-        self.step(|kernel, _| drop(kernel.iomux.insert(id)))?;
+        self.step(|kernel, _| kernel.iomux.insert(id))?;
         self.step(|kernel, _| kernel.directories.entry(id).or_default().pid = true)?;
-        self.step(|kernel, _| drop(kernel.inside.insert(id)))
+        self.step(|kernel, _| kernel.inside.insert(id))
     }
 
     fn end_processes(&self, id: Id) -> Result<(), Error> {
         // By the pid file, or by a search where there is none.
         if self.kernel(|kernel| kernel.iomux.contains(&id)) {
-            self.step(|kernel, _| drop(kernel.iomux.remove(&id)))?;
+            self.step(|kernel, _| kernel.iomux.remove(&id))?;
         }
         if self.kernel(|kernel| kernel.inside.contains(&id)) {
             // A process is found by its control group.
@@ -244,7 +259,7 @@ impl Model {
             kernel.rules.insert(id, BTreeSet::new());
             memory.members.insert(id, Snapshot::default());
         })?;
-        self.step(|kernel, _| drop(kernel.links.insert((id, 0))))
+        self.step(|kernel, _| kernel.links.insert((id, 0)))
     }
 
     fn disconnect(&self, id: Id) -> Result<(), Error> {
@@ -271,11 +286,11 @@ impl Ground for Model {
                 memory.leases.insert(id, free.unwrap());
             }),
             Object::Directory => {
-                self.step(|kernel, _| drop(kernel.directories.insert(id, Directory::default())))?;
+                self.step(|kernel, _| kernel.directories.insert(id, Directory::default()))?;
                 self.step(|kernel, _| kernel.directories.entry(id).or_default().layer = true)
             }
             Object::Cgroups => HIERARCHIES.iter().try_for_each(|&hierarchy| {
-                self.step(|kernel, _| drop(kernel.cgroups.insert((id, hierarchy), None)))
+                self.step(|kernel, _| kernel.cgroups.insert((id, hierarchy), None))
             }),
             Object::Spec => self.step(|kernel, _| kernel.directories.entry(id).or_default().spec = true),
             Object::Processes => self.make_processes(id),
@@ -294,10 +309,7 @@ impl Ground for Model {
                 if !self.kernel(|kernel| kernel.directories.contains_key(&id)) {
                     return self.empty_trash();
                 }
-                self.step(|kernel, _| {
-                    kernel.directories.remove(&id);
-                    kernel.trash.insert(id);
-                })?;
+                self.discard(id)?;
                 self.empty_trash()
             }
             Object::Cgroups => HIERARCHIES.iter().try_for_each(|&hierarchy| {
@@ -308,7 +320,7 @@ impl Ground for Model {
                     self.kernel(|kernel| !kernel.inside.contains(&id)),
                     "a group with tasks is not removed"
                 );
-                self.step(|kernel, _| drop(kernel.cgroups.remove(&(id, hierarchy))))
+                self.step(|kernel, _| kernel.cgroups.remove(&(id, hierarchy)))
             }),
             Object::Spec => Ok(()),
             Object::Processes => self.end_processes(id),
@@ -325,7 +337,10 @@ impl Ground for Model {
     }
 
     fn known(&self) -> Result<Vec<Id>, Error> {
-        Ok(self.kernel(|kernel| kernel.directories.keys().copied().collect()))
+        Ok(self.kernel(|kernel| {
+            let known: BTreeSet<Id> = kernel.directories.keys().chain(&kernel.trash).copied().collect();
+            known.into_iter().collect()
+        }))
     }
 
     fn judge(&self, id: Id) -> Result<Option<(Id, Option<u64>)>, Error> {
@@ -351,6 +366,6 @@ impl Ground for Model {
         links
             .into_iter()
             .filter(|(id, _)| !kept.contains(id))
-            .try_for_each(|link| self.step(|kernel, _| drop(kernel.links.remove(&link))))
+            .try_for_each(|link| self.step(|kernel, _| kernel.links.remove(&link)))
     }
 }

@@ -119,6 +119,30 @@ fn a_destruction_that_is_killed_is_finished_or_was_never_begun() {
 }
 
 #[test]
+fn a_destruction_that_is_answered_early_is_as_final() {
+    let (clean, whole) = (with_neighbour(), with_container());
+    each_crash(
+        &whole,
+        |model| model.end_early(id(2)).is_ok(),
+        |kernel, survivors, answered| match survivors {
+            [one] => assert_eq!((*one, kernel), (id(1), &clean)),
+            both => {
+                assert_eq!((both, kernel), (&[id(1), id(2)][..], &whole));
+                assert!(answered.is_none(), "a client was told that it is gone");
+            }
+        },
+    );
+    each_crash(
+        &whole,
+        |model| model.end_early(id(2)).and_then(|()| destroy(model, id(2), &Object::ALL)).is_ok(),
+        |kernel, survivors, answered| {
+            assert!(answered.is_none() || survivors == [id(1)]);
+            assert!(*kernel == clean && survivors == [id(1)] || *kernel == whole);
+        },
+    );
+}
+
+#[test]
 fn a_port_is_forwarded_whole_or_not_and_always_when_a_client_was_told() {
     let whole = with_container();
     each_crash(

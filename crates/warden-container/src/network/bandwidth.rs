@@ -49,7 +49,7 @@ pub(super) fn read(asked: Bandwidth, mtu: u16) -> Result<Option<Bucket>, Error> 
 pub(super) fn apply(
     socket: &mut Socket,
     names: &Names,
-    mtu: u16,
+    (mtu, group): (u16, u32),
     before: Option<Bucket>,
     bucket: Option<Bucket>,
 ) -> Result<(), Refusal> {
@@ -57,7 +57,7 @@ pub(super) fn apply(
     let outward = match (find(socket, &names.outward)?, bucket) {
         (Some(outward), _) => outward,
         (None, None) => return Ok(()),
-        (None, Some(_)) => make(socket, &names.outward, mtu)?,
+        (None, Some(_)) => make(socket, &names.outward, mtu, group)?,
     };
     let Some(bucket) = bucket else { return lift(socket, host, outward) };
     socket.execute(limiting(host, outward, bucket)).inspect_err(|_| {
@@ -133,9 +133,9 @@ fn find(socket: &mut Socket, name: &str) -> Result<Option<u32>, Refusal> {
     }
 }
 
-fn make(socket: &mut Socket, name: &str, mtu: u16) -> Result<u32, Refusal> {
+fn make(socket: &mut Socket, name: &str, mtu: u16, group: u32) -> Result<u32, Refusal> {
     let mut requests = Requests::default();
-    route::add_ifb(&mut requests, name, mtu.into());
+    route::add_ifb(&mut requests, name, mtu.into(), group);
     socket.execute(requests)?;
     let index = route::link_index(socket, name)?;
     let mut requests = Requests::default();

@@ -32,6 +32,19 @@ pub(super) fn names(id: Id) -> Names {
     Names { host: format!("w-{id}-0"), container: format!("w-{id}-1"), outward: format!("w-{id}-2") }
 }
 
+/// The container that an interface belongs to, by its name.
+pub(super) fn owner(name: &str) -> Option<Id> {
+    let (id, end) = name.strip_prefix("w-")?.rsplit_once('-')?;
+    matches!(end, "0" | "2").then(|| Id::parse(id.as_bytes())).flatten()
+}
+
+/// The group of the interfaces that belong to a table: names may look alike, and other programs' are not ours to delete.
+pub(super) fn group(table: &str) -> u32 {
+    let mix = |hash: u32, byte: u8| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193);
+    // Small numbers are people's own, and `ip` knows none that is negative.
+    table.bytes().fold(0x811c_9dc5, mix) >> 4 | 1 << 30
+}
+
 /// An Ethernet address made from an IP address: no two containers of a host have the same.
 fn mac(end: u8, address: Ipv4Addr) -> Mac {
     let [a, b, c, d] = address.octets();
@@ -47,6 +60,7 @@ pub(super) fn connect(
     namespace: BorrowedFd<'_>,
     mtu: u16,
     loopback: bool,
+    group: u32,
 ) -> Result<(), Refusal> {
     let refused = |source| Refusal {
         action: "opening a netlink socket of the container".to_owned(),
@@ -57,7 +71,7 @@ pub(super) fn connect(
     let here = End { name: &names.host, mac: mac(0, addresses.container) };
     let there = End { name: &names.container, mac: mac(1, addresses.container) };
     let mut requests = Requests::default();
-    route::add_veth(&mut requests, here, there, namespace, mtu.into());
+    route::add_veth(&mut requests, here, there, namespace, mtu.into(), group);
     socket.execute(requests)?;
     let index = route::link_index(socket, &names.host)?;
     let inner = route::link_index(&mut inside, &names.container)?;
@@ -110,4 +124,36 @@ pub(super) fn route_loopback(socket: &mut Socket, names: &Names) -> Result<(), R
     let mut requests = Requests::default();
     route::route_loopback(&mut requests, index);
     socket.execute(requests)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_interface_is_known_by_its_name() {
+        for (name, owned) in [
+            ("w-0123456789a-0", true),
+            ("w-0123456789a-2", true),
+            ("w-0123456789a-1", false),
+            ("w-abc-0", false),
+            ("w-0123456789z-0", false),
+            ("v-0123456789a-0", false),
+            ("w-0123456789a", false),
+            ("eth0", false),
+        ] {
+            assert_eq!(owner(name).is_some(), owned, "{name}");
+        }
+    }
+
+    #[test]
+    fn tables_have_groups_of_their_own() {
+        let groups = ["warden", "warden2", ""].map(group);
+        assert!(groups[0] != groups[1] && groups[1] != groups[2]);
+        let ours = (1 << 30)..(1 << 30) + (1 << 28);
+        assert!(
+            groups.iter().all(|group| ours.contains(group)),
+            "not those of people, nor that of the doomed"
+        );
+    }
 }

@@ -335,6 +335,11 @@ fn chain(id: Id) -> String {
     format!("out-{id}")
 }
 
+/// The container whose chain this is.
+pub(super) fn owner(chain: &str) -> Option<Id> {
+    Id::parse(chain.strip_prefix("out-")?.as_bytes())
+}
+
 fn key(forward: Forward) -> [u8; 8] {
     let protocol = match forward.protocol {
         Transport::Tcp => TCP,

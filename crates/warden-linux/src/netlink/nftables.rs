@@ -323,6 +323,21 @@ pub fn base_chains(socket: &mut Socket) -> Result<Vec<BaseChain>, Refusal> {
     Ok(chains)
 }
 
+/// Lists the names of all chains of a table of the family inet.
+pub fn chains(socket: &mut Socket, table: &str) -> Result<Vec<String>, Refusal> {
+    let mut request = Requests::default();
+    let action = format!("listing the chains of table {table}");
+    request.push(action, GET_CHAIN, flag::DUMP, &header(INET, 0), |_| {});
+    let mut chains = Vec::new();
+    socket.ask(request, |body| {
+        let rest = body.get(4..).unwrap_or_default();
+        if attribute(rest, 1).map(text).as_deref() == Some(table) {
+            chains.extend(attribute(rest, 3).map(text));
+        }
+    })?;
+    Ok(chains)
+}
+
 fn read_base_chain(bytes: &[u8]) -> Option<BaseChain> {
     let big = |value: &[u8]| value.first_chunk().copied().map(u32::from_be_bytes);
     let hook = attribute(bytes, 4)?;

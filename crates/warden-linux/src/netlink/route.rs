@@ -61,11 +61,19 @@ pub struct End<'a> {
     pub mac: Mac,
 }
 
-/// Adds a pair of connected interfaces, one here and its peer in another network namespace; both are down.
-pub fn add_veth(requests: &mut Requests, here: End<'_>, there: End<'_>, namespace: BorrowedFd<'_>, mtu: u32) {
+/// Adds a pair of connected interfaces, one here, in a group, and its peer in another network namespace; both are down.
+pub fn add_veth(
+    requests: &mut Requests,
+    here: End<'_>,
+    there: End<'_>,
+    namespace: BorrowedFd<'_>,
+    mtu: u32,
+    group: u32,
+) {
     let action = format!("making the interface {}", here.name);
     requests.push(action, NEW_LINK, flag::CREATE | flag::EXCL, &link(0, false), |attributes| {
         describe(attributes, here, mtu);
+        attributes.number(LINK_GROUP, group);
         attributes.nested(LINK_INFO, |info| {
             info.bytes(INFO_KIND, b"veth").nested(INFO_DATA, |data| {
                 // The peer is made where it belongs: moving one costs milliseconds.
@@ -82,11 +90,12 @@ fn describe(attributes: &mut Attributes<'_>, end: End<'_>, mtu: u32) {
     attributes.text(LINK_NAME, end.name).bytes(LINK_ADDRESS, &end.mac).number(LINK_MTU, mtu);
 }
 
-/// Adds an interface that sends on what is sent to it as if that came in where it first did; it is down.
-pub fn add_ifb(requests: &mut Requests, name: &str, mtu: u32) {
+/// Adds an interface, in a group, that sends on what is sent to it as if that came in where it first did; it is down.
+pub fn add_ifb(requests: &mut Requests, name: &str, mtu: u32, group: u32) {
     let action = format!("making the interface {name}");
     requests.push(action, NEW_LINK, flag::CREATE | flag::EXCL, &link(0, false), |attributes| {
-        attributes.text(LINK_NAME, name).number(LINK_MTU, mtu).nested(LINK_INFO, |info| {
+        attributes.text(LINK_NAME, name).number(LINK_MTU, mtu).number(LINK_GROUP, group);
+        attributes.nested(LINK_INFO, |info| {
             info.bytes(INFO_KIND, b"ifb");
         });
     });
@@ -173,17 +182,19 @@ pub fn link_traffic(socket: &mut Socket, index: u32) -> Result<u64, Refusal> {
     Ok(count.unwrap_or(u64::MAX))
 }
 
-/// Lists the names of all interfaces.
-pub fn link_names(socket: &mut Socket) -> Result<Vec<String>, Refusal> {
+/// Lists the names of all interfaces, each with its group.
+pub fn links(socket: &mut Socket) -> Result<Vec<(String, u32)>, Refusal> {
     let mut request = Requests::default();
     request.push("listing interfaces".to_owned(), GET_LINK, flag::DUMP, &link(0, false), |attributes| {
         attributes.number(LINK_MASK, 1 << 3);
     });
-    let mut names = Vec::new();
+    let mut links = Vec::new();
     socket.ask(request, |body| {
-        names.extend(body.get(16..).and_then(|rest| attribute(rest, LINK_NAME)).map(super::text));
+        let rest = body.get(16..).unwrap_or_default();
+        let group = attribute(rest, LINK_GROUP).and_then(read_u32).unwrap_or_default();
+        links.extend(attribute(rest, LINK_NAME).map(|name| (super::text(name), group)));
     })?;
-    Ok(names)
+    Ok(links)
 }
 
 /// Gives an interface an address in its network; one of IPv6 is not looked for among the neighbours first.

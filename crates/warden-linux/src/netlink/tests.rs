@@ -89,7 +89,7 @@ fn a_pair_of_interfaces_is_made_with_its_peer_in_place() {
         let mut requests = Requests::default();
         let ends = [("a-0", [2, 0, 0, 0, 0, 1]), ("a-1", [2, 0, 0, 0, 0, 2])]
             .map(|(name, mac)| route::End { name, mac });
-        route::add_veth(&mut requests, ends[0], ends[1], namespace.as_fd(), 1400);
+        route::add_veth(&mut requests, ends[0], ends[1], namespace.as_fd(), 1400, 7);
         here.execute(requests).unwrap();
         let index = route::link_index(&mut here, "a-0").unwrap();
         let inner = route::link_index(&mut there, "a-1").unwrap();
@@ -134,7 +134,7 @@ fn a_pair_of_interfaces_is_made_with_its_peer_in_place() {
         let mut requests = Requests::default();
         route::delete_link(&mut requests, "a-0");
         here.execute(requests).unwrap();
-        assert_eq!(route::link_names(&mut here).unwrap(), ["lo"]);
+        assert_eq!(route::links(&mut here).unwrap(), [("lo".to_owned(), 0)]);
         assert!(route::link_index(&mut there, "a-1").unwrap_err().is_absence());
     });
 }
@@ -367,7 +367,7 @@ fn changes_by_others_are_noticed_and_ones_own_wake_nobody() {
 fn two_interfaces(socket: &mut Socket) -> [u32; 2] {
     ["one", "two"].map(|name| {
         let mut requests = Requests::default();
-        route::add_ifb(&mut requests, name, 1500);
+        route::add_ifb(&mut requests, name, 1500, 0);
         socket.execute(requests).unwrap();
         let index = route::link_index(socket, name).unwrap();
         let mut requests = Requests::default();
@@ -438,7 +438,7 @@ fn interfaces_of_a_group_are_deleted_together_and_no_other() {
         let mut requests = Requests::default();
         route::delete_group(&mut requests, 77);
         socket.execute(requests).unwrap();
-        let names = route::link_names(&mut socket).unwrap();
+        let names: Vec<_> = route::links(&mut socket).unwrap().into_iter().map(|(name, _)| name).collect();
         assert!(names.contains(&"two".to_owned()) && !names.contains(&"one".to_owned()), "{names:?}");
         let mut requests = Requests::default();
         route::delete_group(&mut requests, 77);

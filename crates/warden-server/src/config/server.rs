@@ -89,6 +89,8 @@ pub struct Server {
     pub memory_thresholds: Thresholds,
     /// How long a copy may make no progress.
     pub copy_stall_timeout: Duration,
+    /// How often the daemon looks for what is left over.
+    pub reconcile_interval: Duration,
     /// Longest request, in bytes.
     pub max_request_bytes: usize,
     /// How long the daemon waits for the requests under way when a signal ends it.
@@ -140,6 +142,9 @@ impl Server {
             max_requests: section.number("max_requests", 1, 1 << 20)?.unwrap_or(1024),
             max_request_memory: section.number("max_request_memory", 1024, 1 << 40)?.unwrap_or(512 << 20),
             memory_thresholds: memory_pressure::read(&mut section, notes)?,
+            reconcile_interval: Duration::from_secs(
+                section.number("reconcile_interval", 1, 31_536_000)?.unwrap_or(3_600),
+            ),
             copy_stall_timeout: Duration::from_secs(
                 section.number("copy_stall_timeout", 1, 86_400)?.unwrap_or(60),
             ),

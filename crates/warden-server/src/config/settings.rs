@@ -43,6 +43,7 @@ impl Config {
             io_limits: server.io_limits,
             memory_thresholds: server.memory_thresholds,
             copy_stall_time: server.copy_stall_timeout,
+            reconcile_interval: server.reconcile_interval,
             syslog_socket: server.syslog_socket.clone().unwrap_or_else(|| PathBuf::from("/dev/log")),
             lang: env::var("LANG").ok().filter(|lang| !lang.is_empty()).unwrap_or_else(|| LANG.to_owned()),
             network: NetworkPool {

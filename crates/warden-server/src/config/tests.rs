@@ -309,6 +309,7 @@ fn an_impossible_value_names_what_is_possible() {
             "-1: expected a whole number from 0 to 18446744073709551615",
         ),
         ("server.max_clients", "0", "0: expected a whole number from 1 to 1048576"),
+        ("server.reconcile_interval", "0", "0: expected a whole number from 1 to 31536000"),
         ("server.copy_stall_timeout", "0", "0: expected a whole number from 1 to 86400"),
         ("server.max_running_jobs", "0", "0: expected a whole number from 1 to 1048576"),
         ("server.io_limits.read_bps", "0", "0: expected a whole number from 1 to 9223372036854775807"),

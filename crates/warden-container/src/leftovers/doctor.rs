@@ -1,0 +1,114 @@
+//! What an operator's `wardend doctor` sees, beside a daemon or without one.
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use rustix::fs::FlockOperation;
+
+use super::{Kind, Leftover, Place, depot};
+use crate::cgroup::Cgroups;
+use crate::error::{Context, Error};
+use crate::machine::Machine;
+use crate::recovery;
+use crate::settings::Settings;
+
+/// How long what is on its way is given to arrive, while a daemon works.
+const PAUSE: Duration = Duration::from_secs(2);
+
+/// Looks at a depot and the kernel without changing either.
+#[derive(Debug)]
+pub struct Doctor {
+    settings: Settings,
+    depot: PathBuf,
+    /// Held while no daemon uses the depot, so that none begins to.
+    lock: Option<File>,
+    cgroups: Option<Cgroups>,
+}
+
+impl Doctor {
+    /// Comes to the depot of these settings.
+    pub fn visit(settings: Settings) -> Result<Self, Error> {
+        let depot = settings.depot.canonicalize().unwrap_or_else(|_| settings.depot.clone());
+        let lock = lock(&depot)?;
+        let cgroups = Cgroups::inspect(&settings.cgroup_parent)?;
+        Ok(Self { settings, depot, lock, cgroups })
+    }
+
+    /// Whether a daemon uses the depot.
+    pub fn is_in_use(&self) -> bool {
+        self.lock.is_none() && self.depot.exists()
+    }
+
+    /// Finds what is left over.
+    pub fn examine(&self) -> Result<Vec<Leftover>, Error> {
+        let place = self.place();
+        if self.is_in_use() {
+            return place.look_twice(PAUSE);
+        }
+        let mut found = place.look()?;
+        let mut ids: Vec<_> = depot::ids(&self.depot)?.into_iter().collect();
+        ids.sort_unstable();
+        for id in ids {
+            if let Err((reason, _)) = recovery::judge(id, &self.depot.join(id)) {
+                found.push(Leftover { kind: Kind::Container, name: format!("{id}: {reason}"), id: Some(id) });
+            }
+        }
+        Ok(found)
+    }
+
+    /// Removes what was found; tells what became of each: removed, left alone, or why not.
+    pub fn repair(mut self, found: Vec<Leftover>) -> Vec<(Leftover, Result<bool, Error>)> {
+        let (containers, others): (Vec<_>, Vec<_>) =
+            found.into_iter().partition(|leftover| leftover.kind == Kind::Container);
+        let place = self.place();
+        let mut done: Vec<_> = others
+            .into_iter()
+            .map(|leftover| {
+                let outcome = place.remove(&leftover);
+                (leftover, outcome)
+            })
+            .collect();
+        if containers.is_empty() {
+            return done;
+        }
+        // The machine locks both itself.
+        self.lock = None;
+        self.cgroups = None;
+        let machine = Machine::open(self.settings);
+        for leftover in containers {
+            let outcome = match (&machine, leftover.id) {
+                (Ok(machine), Some(id)) => machine.destroy(id).map(|()| true),
+                (Err(error), _) => Err(error.again()),
+                (Ok(_), None) => Ok(false),
+            };
+            done.push((leftover, outcome));
+        }
+        if let Ok(machine) = machine {
+            machine.cgroups.remove_parents();
+        }
+        done
+    }
+
+    fn place(&self) -> Place<'_> {
+        Place {
+            depot: &self.depot,
+            cgroups: self.cgroups.as_ref(),
+            table: &self.settings.firewall.table,
+            image: self.settings.depot_image.as_ref().map(|image| image.path.as_path()),
+            in_use: self.is_in_use(),
+        }
+    }
+}
+
+/// Locks a depot, unless a daemon has it, or there is none.
+fn lock(depot: &Path) -> Result<Option<File>, Error> {
+    let directory = match File::open(depot) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        opened => opened.context(|| format!("opening depot {}", depot.display()))?,
+    };
+    match rustix::fs::flock(&directory, FlockOperation::NonBlockingLockExclusive) {
+        Err(rustix::io::Errno::WOULDBLOCK) => Ok(None),
+        locked => locked.map(|()| Some(directory)).context(|| format!("locking depot {}", depot.display())),
+    }
+}

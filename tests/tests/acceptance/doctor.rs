@@ -1,0 +1,215 @@
+//! What is left over is found and removed; what only looks like it is nobody's business.
+
+use std::fs;
+use std::os::unix::process::CommandExt;
+use std::path::PathBuf;
+use std::process::{Child, Command, Output, Stdio};
+
+use rustix::process::Signal;
+use serde_json::Value;
+use warden_protocol::messages::*;
+use warden_tests::{Daemon, eventually, kernel, programs};
+
+/// The id of a container that never was.
+const ID: &str = "00000000001";
+
+fn doctor(daemon: &Daemon, options: &[&str]) -> Output {
+    let wardend = programs::find("wardend");
+    let mut command = daemon.in_its_network(wardend.to_str().unwrap());
+    let config = daemon.directory().join("wardend.yml");
+    programs::output(command.arg("doctor").args(options).arg("--config").arg(config))
+}
+
+/// Kind and name of everything that is told.
+fn told(output: &Output) -> Vec<(String, String)> {
+    let text = String::from_utf8(output.stdout.clone()).unwrap();
+    let object = |line: &str| {
+        let value: Value = serde_json::from_str(line).unwrap();
+        let text = |key: &str| value[key].as_str().unwrap().to_owned();
+        (text("kind"), text("name"))
+    };
+    text.lines().map(object).collect()
+}
+
+fn ip(daemon: &Daemon, arguments: &[&str]) -> String {
+    let output = programs::output(daemon.in_its_network("ip").args(arguments));
+    assert!(output.status.success(), "ip {arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap()
+}
+
+fn has_link(daemon: &Daemon, name: &str) -> bool {
+    ip(daemon, &["-o", "link"]).contains(&format!(" {name}:"))
+}
+
+/// The group of a container's interface.
+fn group(daemon: &Daemon, id: &str) -> String {
+    let links: Value =
+        serde_json::from_str(&ip(daemon, &["-j", "link", "show", &format!("w-{id}-0")])).unwrap();
+    let group = &links[0]["group"];
+    group.as_str().map_or_else(|| group.to_string(), str::to_owned)
+}
+
+/// A process that is called like a supervisor, on a spec that is not there.
+fn supervisor(spec: PathBuf) -> Child {
+    let mut command = Command::new("bash");
+    command.arg0("iomux").args(["-c", "read x; true", "x"]).arg(spec).stdin(Stdio::piped()).spawn().unwrap()
+}
+
+/// The same, of one that was being removed.
+const TRASHED: &str = "00000000003";
+
+/// Things that are left over, and others that only look like them.
+struct Planted {
+    supervisors: [Child; 2],
+    /// Control groups of others.
+    groups: Vec<PathBuf>,
+    mount: PathBuf,
+}
+
+impl Planted {
+    fn new(daemon: &Daemon, group: &str) -> Self {
+        for (name, group) in
+            [(format!("w-{ID}-2"), group), ("w-00000000002-0".to_owned(), "0"), ("w-abc-0".to_owned(), group)]
+        {
+            ip(daemon, &["link", "add", &name, "group", group, "type", "ifb"]);
+        }
+        let parent = kernel::cgroup_roots()
+            .into_iter()
+            .map(|root| root.join(daemon.mark()))
+            .find(|path| path.exists());
+        let parent = parent.unwrap();
+        fs::create_dir(parent.join(format!("instance-{ID}"))).unwrap();
+        let elsewhere = parent.with_file_name(format!("{}-other", daemon.mark()));
+        let groups = vec![parent.join("instance-abc"), elsewhere.join(format!("instance-{ID}")), elsewhere];
+        groups.iter().for_each(|group| fs::create_dir_all(group).unwrap());
+        for name in [".trash/left", "backup"] {
+            fs::create_dir(daemon.depot(name)).unwrap();
+            fs::write(daemon.depot(name).join("file"), "text").unwrap();
+        }
+        let mount = daemon.depot(".trash").join(TRASHED);
+        fs::create_dir(&mount).unwrap();
+        programs::host("mount", &["-t", "tmpfs", "none", mount.to_str().unwrap()]);
+        let spec = |depot: PathBuf| depot.join(ID).join("spec.json");
+        let supervisors =
+            [supervisor(spec(daemon.depot(""))), supervisor(spec(daemon.directory().join("depot2")))];
+        eventually("both are called iomux", 10, || {
+            supervisors
+                .iter()
+                .all(|child| fs::read(format!("/proc/{}/cmdline", child.id())).unwrap().starts_with(b"iomux"))
+        });
+        Self { supervisors, groups, mount }
+    }
+
+    /// What must be told, and removed.
+    fn expected(&self, daemon: &Daemon) -> Vec<(String, String)> {
+        let mut expected = vec![
+            ("process".to_owned(), format!("{} (iomux)", self.supervisors[0].id())),
+            ("interface".to_owned(), format!("w-{ID}-2")),
+            ("cgroup".to_owned(), format!("instance-{ID}")),
+            ("mount".to_owned(), fs::canonicalize(&self.mount).unwrap().display().to_string()),
+            ("trash".to_owned(), TRASHED.to_owned()),
+            ("trash".to_owned(), "left".to_owned()),
+            ("unknown".to_owned(), "backup".to_owned()),
+        ];
+        assert!(daemon.depot("backup").exists());
+        expected.sort();
+        expected
+    }
+
+    fn assert_only_lookalikes_are_left(&mut self, daemon: &Daemon) {
+        assert!(self.supervisors[0].try_wait().unwrap().is_some());
+        assert!(self.supervisors[1].try_wait().unwrap().is_none(), "another depot's");
+        assert!(!has_link(daemon, &format!("w-{ID}-2")));
+        assert!(has_link(daemon, "w-00000000002-0") && has_link(daemon, "w-abc-0"));
+        assert!(self.groups.iter().all(|group| group.exists()));
+        assert_eq!(fs::read_dir(daemon.depot(".trash")).unwrap().count(), 0);
+        assert!(daemon.depot("backup/file").exists());
+    }
+}
+
+impl Drop for Planted {
+    fn drop(&mut self) {
+        for child in &mut self.supervisors {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+        for group in &self.groups {
+            let _ = fs::remove_dir(group);
+        }
+        let _ = rustix::mount::unmount(&self.mount, rustix::mount::UnmountFlags::DETACH);
+        let _ = fs::remove_dir_all(self.mount.parent().unwrap().with_file_name("backup"));
+    }
+}
+
+fn limited(daemon: &Daemon) -> (Vec<u8>, String) {
+    let mut client = daemon.connect();
+    let handle = client.create();
+    let (rate, burst) = (Some(1_000_000), Some(100_000));
+    client.must(LimitBandwidthRequest { handle: Some(handle.clone()), rate, burst });
+    let id = client.id(&handle);
+    (handle, id)
+}
+
+#[test]
+fn beside_a_daemon_only_what_is_left_over_is_found_and_removed() {
+    let daemon = Daemon::own();
+    let (handle, id) = limited(&daemon);
+    assert!(doctor(&daemon, &[]).status.success());
+    let mut planted = Planted::new(&daemon, &group(&daemon, &id));
+    let found = doctor(&daemon, &["--json"]);
+    assert!(!found.status.success());
+    let mut names = told(&found);
+    names.sort();
+    assert_eq!(names, planted.expected(&daemon));
+    let repaired = doctor(&daemon, &["--repair"]);
+    let text = String::from_utf8(repaired.stdout).unwrap();
+    assert!(repaired.status.success(), "{text}");
+    assert!(text.contains(&format!("removed    interface   w-{ID}-2\n")), "{text}");
+    assert!(text.contains("left alone unknown     backup\n"), "{text}");
+    planted.assert_only_lookalikes_are_left(&daemon);
+    assert_eq!(told(&doctor(&daemon, &["--json"])), [("unknown".to_owned(), "backup".to_owned())]);
+    let mut client = daemon.connect();
+    assert_eq!(client.text(&handle, "echo $((6 * 7))"), "42\n");
+    assert!(has_link(&daemon, &format!("w-{id}-2")));
+}
+
+#[test]
+fn a_start_removes_what_is_left_over() {
+    let mut daemon = Daemon::own();
+    let (handle, id) = limited(&daemon);
+    let mut planted = Planted::new(&daemon, &group(&daemon, &id));
+    daemon.signal(Signal::KILL);
+    daemon.wait();
+    daemon.restart();
+    planted.assert_only_lookalikes_are_left(&daemon);
+    assert!(daemon.log().contains("removed what was left over"));
+    assert_eq!(daemon.connect().text(&handle, "echo $((6 * 7))"), "42\n");
+}
+
+#[test]
+fn without_a_daemon_dead_containers_are_found_and_removed_and_living_ones_are_not() {
+    let mut daemon = Daemon::own();
+    let [(living, living_id), (_, dead_id)] = [limited(&daemon), limited(&daemon)];
+    daemon.signal(Signal::KILL);
+    daemon.wait();
+    for helper in ["iomux", "wshd"] {
+        let file = daemon.depot(&dead_id).join("run").join(format!("{helper}.pid"));
+        let pid = fs::read_to_string(file).unwrap().trim().parse().unwrap();
+        kernel::signal(pid, Signal::KILL);
+        eventually("it is dead", 10, || !kernel::is_alive(pid));
+    }
+    let dead = ("container".to_owned(), format!("{dead_id}: its init is dead"));
+    assert_eq!(told(&doctor(&daemon, &["--json"])), std::slice::from_ref(&dead));
+    let repaired = doctor(&daemon, &["--repair", "--json"]);
+    assert_eq!(told(&repaired), [dead]);
+    assert!(repaired.status.success(), "{}", String::from_utf8_lossy(&repaired.stdout));
+    assert!(!daemon.depot(&dead_id).exists() && daemon.depot(&living_id).exists());
+    assert!(
+        !kernel::cgroups_of(daemon.mark()).iter().any(|path| path.ends_with(format!("instance-{dead_id}")))
+    );
+    daemon.restart();
+    let mut client = daemon.connect();
+    assert_eq!(client.list(), std::slice::from_ref(&living));
+    assert_eq!(client.text(&living, "echo $((6 * 7))"), "42\n");
+    assert!(!has_link(&daemon, &format!("w-{dead_id}-2")));
+}
