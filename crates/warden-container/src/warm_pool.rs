@@ -247,7 +247,9 @@ impl WarmPool {
         if made.is_err() {
             let machine = Arc::clone(&self.machine);
             // Of those that follow all was undone; the leases were made before.
-            blocking(move || machine.destroy(id)).await?;
+            if let Err(error) = blocking(move || machine.destroy(id)).await {
+                tracing::error!(container = %id, %error, "a container that was to be made ahead is still there");
+            }
         }
         self.place(made).await
     }
