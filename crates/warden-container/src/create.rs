@@ -190,6 +190,12 @@ impl Making {
         Err(error)
     }
 
+    /// Leases what there is, and waits for nothing.
+    pub(crate) fn lease_at_once(mut self) -> Result<Self, Error> {
+        self.leases = Some(self.machine.pools.lease(self.id, None)?);
+        Ok(self)
+    }
+
     /// Makes one object.
     pub(crate) fn make(&mut self, object: Object) -> Result<(), Error> {
         let (machine, id) = (Arc::clone(&self.machine), self.id);

@@ -61,6 +61,12 @@ impl Ground for Machine {
         let leases = snapshot.map(|snapshot| {
             self.pools.adopt(id, snapshot.network, snapshot.network_v6, snapshot.user, snapshot.ids)
         });
+        if leases.is_none()
+            && let Some(spec) = self.depot.read_spec(id)
+        {
+            // Should its processes not die, nobody else becomes them.
+            self.pools.adopt_ids(id, spec.user.id, spec.ids);
+        }
         match (judged, leases) {
             (Ok(snapshot), Some(leases)) => Ok(Some(Survivor { snapshot, leases })),
             (Err((Verdict::Unreadable(Unreadable::Version(version)), _)), _) => {
