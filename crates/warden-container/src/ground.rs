@@ -6,6 +6,7 @@ use std::time::Instant;
 
 use crate::create::Making;
 use crate::error::{Context, Error};
+use crate::failpoint;
 use crate::id::Id;
 use crate::ledger::{self, Ground, Object};
 use crate::machine::Machine;
@@ -19,10 +20,14 @@ impl Ground for Machine {
     type Survivor = Survivor;
 
     fn make(&self, making: &mut Making, object: Object) -> Result<(), Error> {
-        making.make(object)
+        failpoint::reach(format_args!("make {object:?}"));
+        making.make(object)?;
+        failpoint::reach(format_args!("made {object:?}"));
+        Ok(())
     }
 
     fn undo(&self, id: Id, object: Object) -> Result<(), Error> {
+        failpoint::reach(format_args!("undo {object:?}"));
         match object {
             Object::Snapshot => self.withdraw(id),
             Object::Network => self.network.detach(id),

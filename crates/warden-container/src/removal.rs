@@ -14,6 +14,7 @@ use std::time::Duration;
 use tokio::sync::Notify;
 
 use crate::error::Error;
+use crate::failpoint;
 use crate::id::Id;
 use crate::leases::Leases;
 use crate::machine::Machine;
@@ -80,6 +81,25 @@ impl Removals {
         })
     }
 
+    /// Waits until nothing is left, as long as that becomes less. Blocks.
+    pub(crate) fn finish_all(&self, patience: Duration) {
+        loop {
+            let before = lock(&self.left).finished;
+            self.settle(patience);
+            let left = lock(&self.left);
+            if left.count() == 0 {
+                return;
+            }
+            if left.finished == before {
+                tracing::warn!(
+                    left = left.count(),
+                    "something of destroyed containers is left to the next daemon"
+                );
+                return;
+            }
+        }
+    }
+
     /// Waits until as many are removed as are left now, but not for ever. Blocks.
     pub(crate) fn settle(&self, patience: Duration) {
         let mut left = lock(&self.left);
@@ -136,7 +156,10 @@ impl Machine {
 
     /// Takes a container in which nothing runs out of everybody's way.
     pub(crate) fn set_aside(&self, id: Id) -> Result<(), Error> {
-        let outcomes = [self.network.detach(id), self.depot.discard(id)];
+        let detached = self.network.detach(id);
+        failpoint::reach(format_args!("discard"));
+        let outcomes = [detached, self.depot.discard(id)];
+        failpoint::reach(format_args!("discarded"));
         Error::join(outcomes.into_iter().filter_map(Result::err).collect()).map_or(Ok(()), Err)
     }
 
@@ -236,6 +259,27 @@ mod tests {
         assert!(!waiting.is_finished());
         removals.finish(1);
         waiting.await.unwrap().unwrap();
+    }
+
+    #[test]
+    fn the_end_waits_as_long_as_something_is_removed() {
+        let removals = Arc::new(Removals::default());
+        left(&removals, 3);
+        let pause = Duration::from_secs(2);
+        let waiting = thread::spawn({
+            let removals = Arc::clone(&removals);
+            move || removals.finish_all(pause)
+        });
+        for _ in 0..3 {
+            // Longer in all than nothing may happen.
+            thread::sleep(pause * 2 / 5);
+            assert!(!waiting.is_finished());
+            removals.finish(1);
+        }
+        waiting.join().unwrap();
+        left(&removals, 1);
+        removals.finish_all(Duration::from_millis(1));
+        assert_eq!(removals.count(), 1, "what is not removed is not waited for");
     }
 
     #[test]
