@@ -18,11 +18,11 @@ use crate::network::Namespace;
 use crate::plan::Plan;
 use crate::references::ConnectionId;
 use crate::registry::{Registry, Reservation};
-use crate::request::Create;
+use crate::request::{Bind, Create};
 use crate::standing::HandedOver;
 use crate::state::State;
 use crate::supervisor::Supervisor;
-use crate::warm_pool::WarmPool;
+use crate::warm_pool::{Offer, WarmPool};
 
 /// The most bytes of a handle in a log line.
 const HANDLE_SHOWN: usize = 64;
@@ -45,9 +45,21 @@ impl Creation {
         let machine = Arc::clone(&self.machine);
         machine.removals.room().await?;
         let _busy = machine.activity.begin();
-        while let Some(standing) = self.warm.take(&self.request).await {
-            if let Some((making, reservation)) = self.furnish(standing).await? {
-                return self.hand_out(making, reservation, "made ahead");
+        loop {
+            match self.warm.offer(&self.request).await {
+                Offer::Serving(standing) => {
+                    if let Some((making, reservation)) = self.furnish(standing).await? {
+                        return self.hand_out(making, reservation, "made ahead");
+                    }
+                }
+                Offer::GivingWay(standing) => {
+                    if let Err(refusal) = self.check().await {
+                        self.warm.put_back(standing).await;
+                        return Err(refusal);
+                    }
+                    break standing.give_up().await;
+                }
+                Offer::Nothing => break,
             }
         }
         let id = self.machine.ids.next();
@@ -94,6 +106,16 @@ impl Creation {
                 Err(error)
             }
         }
+    }
+
+    /// Refuses what cannot be, before anything makes way for it.
+    async fn check(&self) -> Result<(), Error> {
+        let request = self.request.clone();
+        blocking(move || {
+            check_sources(&request.binds)?;
+            request.rootfs.as_deref().map(Lower::requested).transpose().map(drop)
+        })
+        .await
     }
 
     /// Makes room in the pool that was empty for who asks; the error, where it is not for what was made ahead.
@@ -204,13 +226,7 @@ impl Making {
 
     /// Refuses what cannot be, before anything is made.
     pub(crate) fn check(&self) -> Result<(), Error> {
-        for bind in &self.request.binds {
-            let source = warden_init::byte_string::ByteString(bind.source.clone());
-            if !source.as_path().is_absolute() || fs::metadata(source.as_path()).is_err() {
-                return Err(Error::NoBindSource(bind.source.clone()));
-            }
-        }
-        Ok(())
+        check_sources(&self.request.binds)
     }
 
     pub(crate) fn write_spec(&mut self) -> Result<(), Error> {
@@ -252,6 +268,16 @@ impl Making {
     pub(crate) fn leases(&self) -> Result<Leases, Error> {
         self.leases.ok_or_else(|| unordered(Object::Leases))
     }
+}
+
+fn check_sources(binds: &[Bind]) -> Result<(), Error> {
+    for bind in binds {
+        let source = warden_init::byte_string::ByteString(bind.source.clone());
+        if !source.as_path().is_absolute() || fs::metadata(source.as_path()).is_err() {
+            return Err(Error::NoBindSource(bind.source.clone()));
+        }
+    }
+    Ok(())
 }
 
 fn make_cgroups(machine: &Machine, id: Id) -> Result<(), Error> {

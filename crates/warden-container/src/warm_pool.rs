@@ -1,8 +1,9 @@
 //! Containers that are made before anybody asks for them.
 //!
 //! They are complete but for what only a request can tell: a handle, bind mounts, a grace time. They are handed out in the
-//! order in which they were made, which is the order of their addresses and ids: a client that only creates cannot tell
-//! by those that there is a pool. One is made at a time, and only while no request that makes or ends processes is under
+//! order in which they were made, which is the order of their addresses and ids: a client cannot tell by those that there is
+//! a pool. A request that none of them serves, for it names a root file system, takes the place of the first, which is
+//! ended; while only such requests come, fewer and fewer are kept ready. One is made at a time, and only while no request that makes or ends processes is under
 //! way. Who comes while one is being made, and finds none ready, gets that one.
 //!
 //! No client sees what waits here: it is in no list, has no snapshot and no grace time. It holds addresses and ids of
@@ -49,6 +50,8 @@ pub(crate) struct WarmPool {
 struct State {
     parked: VecDeque<Making>,
     making: Option<Underway>,
+    /// Requests in a row that the pool could not serve: so many fewer are kept ready.
+    unserved: usize,
     closed: bool,
 }
 
@@ -60,7 +63,17 @@ struct Underway {
     claim: Option<oneshot::Sender<Making>>,
 }
 
-/// What there is for a request.
+/// What the pool has for a request.
+#[allow(clippy::large_enum_variant, reason = "it is taken apart where it is made")]
+pub(crate) enum Offer {
+    /// A container that serves it, once it is furnished.
+    Serving(Making),
+    /// One that cannot, and holds what comes next in the order of addresses, users and ids.
+    GivingWay(Making),
+    Nothing,
+}
+
+/// What was found.
 #[allow(clippy::large_enum_variant, reason = "it is taken apart where it is made")]
 enum Found {
     Parked(Making),
@@ -106,13 +119,15 @@ impl WarmPool {
         pool
     }
 
-    /// Takes a container that can serve a request, once it is furnished.
-    pub(crate) async fn take(&self, request: &Create) -> Option<Making> {
-        // Another root file system is made cold.
-        if request.rootfs.is_some() {
-            return None;
+    /// Takes what there is for a request.
+    pub(crate) async fn offer(&self, request: &Create) -> Offer {
+        let network = request.network.as_deref().map(asked_network);
+        if request.rootfs.is_none() {
+            lock(&self.state).unserved = 0;
+            return self.find(network).await.map_or(Offer::Nothing, Offer::Serving);
         }
-        self.find(request.network.as_deref().map(asked_network)).await
+        lock(&self.state).unserved += 1;
+        self.find(network).await.map_or(Offer::Nothing, Offer::GivingWay)
     }
 
     /// Takes a container whose addresses and ids somebody needs; `network`: that which holds just these addresses.
@@ -204,11 +219,16 @@ impl WarmPool {
     async fn is_due(&self) {
         loop {
             self.machine.activity.quiet(PAUSE).await;
-            if lock(&self.state).parked.len() < self.machine.settings.warm_pool_size {
+            if self.is_wanting() {
                 return;
             }
             self.machine.activity.change().await;
         }
+    }
+
+    fn is_wanting(&self) -> bool {
+        let state = lock(&self.state);
+        state.parked.len() < self.machine.settings.warm_pool_size.saturating_sub(state.unserved)
     }
 
     async fn add_one(&self) -> Result<(), Error> {

@@ -3,7 +3,7 @@
 use std::process::Command;
 
 use warden_protocol::messages::*;
-use warden_tests::{Connection, Daemon, eventually};
+use warden_tests::{Connection, Daemon, NOTHING_AHEAD, eventually};
 
 const UNLIMITED: u64 = 4_294_967_295;
 
@@ -195,7 +195,7 @@ fn a_limit_that_the_kernel_refuses_leaves_the_one_before() {
 
 #[test]
 fn no_interface_outlives_its_container() {
-    let daemon = Daemon::own();
+    let daemon = Daemon::with(&[NOTHING_AHEAD]);
     let mut client = daemon.connect();
     let handles: Vec<_> = (0..5).map(|_| client.create()).collect();
     let survivor = client.create();

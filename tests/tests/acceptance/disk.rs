@@ -7,7 +7,7 @@ use std::process::Command;
 use rustix::process::Signal;
 use warden_protocol::messages::*;
 use warden_tests::disk::{Limited, temporary_files_have_quotas};
-use warden_tests::{Connection, Daemon, eventually, kernel, programs};
+use warden_tests::{Connection, Daemon, NOTHING_AHEAD, eventually, kernel, programs};
 
 const MIB: u64 = 1 << 20;
 
@@ -197,7 +197,7 @@ fn root_of_the_host_inside_is_limited_too() {
 
 #[test]
 fn a_container_that_is_gone_leaves_no_limit() {
-    let limited = Limited::with(&[]);
+    let limited = Limited::with(&[NOTHING_AHEAD]);
     let mut client = limited.daemon.connect();
     let handle = client.create();
     ask(&mut client, &handle, space(8 * MIB)).unwrap();

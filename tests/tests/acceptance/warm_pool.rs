@@ -113,6 +113,28 @@ fn addresses_users_ids_and_the_list_come_in_order_whatever_was_ready() {
 }
 
 #[test]
+fn what_cannot_be_served_takes_its_place_in_the_order() {
+    let daemon = Daemon::with(&[(SIZE, "3"), ("network.pool_network", "10.77.0.0/26")]);
+    parked(&daemon, 3);
+    let rootfs = files::directory();
+    image::fill(rootfs.path());
+    let other = || CreateRequest { rootfs: Some(bytes(rootfs.path())), ..CreateRequest::default() };
+    let mut client = daemon.connect();
+    for (number, request) in [other(), CreateRequest::default(), other(), other()].into_iter().enumerate() {
+        let handle = client.create_with(request);
+        assert_eq!(address(&mut client, &handle), format!("10.77.0.{}", 4 * number + 2));
+        assert_eq!(client.text(&handle, "id -u").trim(), (10_000 + number).to_string());
+    }
+    for _ in 0..3 {
+        client.create_with(other());
+    }
+    // Nothing is ready for a client that asks for what nothing serves.
+    assert_eq!(standing(&daemon).len(), 7);
+    client.create();
+    eventually("the pool is filled again", 20, || standing(&daemon).len() == 11);
+}
+
+#[test]
 fn an_address_that_is_asked_for_is_given_up_or_handed_out() {
     let mut daemon = Daemon::with(&[(SIZE, "3"), ("network.pool_network", "10.77.0.0/28")]);
     let ahead = parked(&daemon, 3);
