@@ -239,7 +239,7 @@ impl WarmPool {
         let making = {
             // Together: who finds the address taken must find who has it.
             let mut state = lock(&self.state);
-            let making = Making::new(machine, registry, id, Create::default()).finish(&[Object::Leases])?;
+            let making = Making::new(machine, registry, id, Create::default()).lease_at_once()?;
             let network = making.leases()?.addresses.network.network();
             state.making = Some(Underway { network, claim: None });
             making
