@@ -190,12 +190,6 @@ impl Making {
         Err(error)
     }
 
-    /// Leases what there is, and waits for nothing.
-    pub(crate) fn lease_at_once(mut self) -> Result<Self, Error> {
-        self.leases = Some(self.machine.pools.lease(self.id, None)?);
-        Ok(self)
-    }
-
     /// Makes one object.
     pub(crate) fn make(&mut self, object: Object) -> Result<(), Error> {
         let (machine, id) = (Arc::clone(&self.machine), self.id);
@@ -269,6 +263,13 @@ impl Making {
         shared.save()?;
         self.shared = Some(shared);
         Ok(())
+    }
+
+    /// Leases what is free now: what nobody has asked for waits for nothing.
+    pub(crate) fn lease_at_once(&mut self) -> Result<Leases, Error> {
+        let leases = self.machine.pools.lease(self.id, None)?;
+        self.leases = Some(leases);
+        Ok(leases)
     }
 
     pub(crate) fn leases(&self) -> Result<Leases, Error> {

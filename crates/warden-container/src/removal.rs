@@ -223,7 +223,11 @@ impl Machine {
     /// Removes what is left of one; where that fails, gives what is to be tried again.
     fn remove(&self, id: Id, attempt: u32) -> Option<(Id, u32)> {
         match self.clear(id) {
-            Ok(()) => None,
+            Ok(()) => {
+                // What it held can be leased again.
+                self.activity.changed();
+                None
+            }
             Err(error) if attempt < ATTEMPTS => {
                 tracing::warn!(container = %id, %error, "a destroyed container is not wholly removed yet");
                 Some((id, attempt + 1))

@@ -236,20 +236,20 @@ impl WarmPool {
         pressure::check(machine.settings.memory_thresholds)?;
         let (machine, registry) = (Arc::clone(machine), Arc::clone(&self.registry));
         let id = machine.ids.next();
-        let making = {
+        let mut making = Making::new(machine, registry, id, Create::default());
+        {
             // Together: who finds the address taken must find who has it.
             let mut state = lock(&self.state);
-            // Waiting for what is on its way back would hold up the very task that brings it.
-            let making = Making::new(machine, registry, id, Create::default()).lease_at_once()?;
-            let network = making.leases()?.addresses.network.network();
+            let network = making.lease_at_once()?.addresses.network.network();
             state.making = Some(Underway { network, claim: None });
-            making
-        };
+        }
         let made = blocking(move || making.finish(BUT_LEASES_AND_SNAPSHOT)).await;
         if made.is_err() {
             let machine = Arc::clone(&self.machine);
             // Of those that follow all was undone; the leases were made before.
-            blocking(move || machine.destroy(id)).await?;
+            if let Err(error) = blocking(move || machine.destroy(id)).await {
+                tracing::error!(container = %id, %error, "a container that was to be made ahead is still there");
+            }
         }
         self.place(made).await
     }

@@ -107,7 +107,7 @@ for address in ("{others}", "fd00:77::ffff", "2001:db8::77"):
 
 #[test]
 fn a_flush_by_another_program_is_repaired_and_other_tables_are_left_alone() {
-    let world = World::new(&[]);
+    let world = World::new(&[NOTHING_AHEAD]);
     let mut client = world.daemon.connect();
     let _echo = Echo::start(world.internet("python3"), "STREAM", 8001);
     let handle = client.create();

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use rustix::process::Signal;
 use warden_protocol::messages::*;
-use warden_tests::{Connection, Daemon, eventually, kernel, programs};
+use warden_tests::{Connection, Daemon, NOTHING_AHEAD, eventually, kernel, programs};
 
 const MIB: u64 = 1 << 20;
 
@@ -149,7 +149,7 @@ fn a_client_that_retries_its_link_sees_nothing_but_a_reconnect() {
 
 #[test]
 fn containers_are_as_they_were() {
-    let mut daemon = Daemon::own();
+    let mut daemon = Daemon::with(&[NOTHING_AHEAD]);
     let mut client = daemon.connect();
     let handles: Vec<Vec<u8>> = [&b"zebra"[..], b"ape\xff\n", b"mouse"]
         .map(|handle| {
@@ -496,7 +496,7 @@ fn a_stop_and_a_destruction_that_were_begun_are_finished() {
 
 #[test]
 fn what_was_left_of_destroyed_containers_when_the_daemon_was_killed_is_removed_by_the_next() {
-    let mut daemon = Daemon::own();
+    let mut daemon = Daemon::with(&[NOTHING_AHEAD]);
     let mut client = daemon.connect();
     let handles: Vec<_> = (0..10).map(|_| client.create()).collect();
     let kept = client.create();
