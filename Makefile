@@ -55,6 +55,15 @@ test-v2: build ## Run the tests of cgroups, quotas, devices and the network in t
 	@scripts/guest/setup
 	@scripts/guest/tests
 
+.PHONY: chaos
+chaos: build ## Kill daemon, supervisors, inits and jobs at random while clients work, then check what they were told; CHAOS_KILLS (60), CHAOS_SEED, CHAOS_CLIENTS.
+	cargo build --locked -p warden-server --features failpoints --bins
+	$(HELPER_ENV) cargo build --locked --target $(TRIPLE) -p warden-iomux --features failpoints --bin iomux
+	cargo build --locked -p warden-tests --bin chaos
+	@rm -rf $(TARGET_DIR)/dist-chaos && cp -a $(DIST) $(TARGET_DIR)/dist-chaos
+	@install -m 0755 $(TARGET_DIR)/debug/wardend $(TARGET_DIR)/$(TRIPLE)/debug/iomux $(TARGET_DIR)/dist-chaos/
+	WARDEN_DIST=$(abspath $(TARGET_DIR))/dist-chaos $(TARGET_DIR)/debug/chaos
+
 .PHONY: lint
 lint: setup ## Check format, lints, and the rules between the crates.
 	cargo fmt --all --check

@@ -112,6 +112,30 @@ impl Daemon {
         self.await_socket();
     }
 
+    /// The same, with a place at which a test build ends as a crash would; `false` when it has ended before it listened.
+    pub fn try_restart(&mut self, failpoint: Option<(&str, &str)>) -> bool {
+        let own = self.own.as_mut().expect("a daemon of the test's own");
+        let network = own.network.as_ref().expect("it has listened before");
+        own.child = start_at(network, own.directory.path(), failpoint);
+        own.ended = None;
+        let deadline = Instant::now() + PATIENCE * patience();
+        while Connection::open(&self.socket, Arc::default()).is_err() {
+            if self.has_ended() {
+                return false;
+            }
+            assert!(Instant::now() < deadline, "wardend does not listen after {PATIENCE:?}");
+            thread::sleep(Duration::from_millis(2));
+        }
+        true
+    }
+
+    /// Whether it has ended.
+    pub fn has_ended(&mut self) -> bool {
+        let own = self.own.as_mut().expect("a daemon of the test's own");
+        own.ended = own.ended.or_else(|| own.child.try_wait().unwrap());
+        own.ended.is_some()
+    }
+
     fn await_socket(&mut self) {
         let deadline = Instant::now() + PATIENCE * patience();
         while Connection::open(&self.socket, Arc::default()).is_err() {
@@ -350,9 +374,15 @@ fn start(directory: &Path) -> Child {
 
 /// Starts it in a network namespace that is there.
 fn start_in(network: &File, directory: &Path) -> Child {
+    start_at(network, directory, None)
+}
+
+/// The same with a place at which a test build ends: a variable and its value.
+fn start_at(network: &File, directory: &Path, failpoint: Option<(&str, &str)>) -> Child {
     let mut command = Command::new("nsenter");
     command.arg(format!("--net=/proc/{}/fd/{}", std::process::id(), network.as_raw_fd()));
     command.args(["sh", "-c", running(directory)]);
+    command.env_remove("WARDEN_FAILPOINT").env_remove("WARDEN_IOMUX_FAILPOINT").envs(failpoint);
     spawn(command, directory)
 }
 

@@ -79,11 +79,18 @@ async fn exchange(warden: &Warden, rate: u32, count: u32) -> Result<(Vec<f64>, V
     tokio::try_join!(make, remove)
 }
 
-/// Cgroups and interfaces of containers that are no more.
+/// Cgroups and interfaces of containers that are no more: those that are made ahead are in the depot.
 fn leftovers(warden: &mut Warden) -> Result<usize> {
+    let entries = std::fs::read_dir(warden.daemon.depot(""))?.flatten();
+    let ahead: Vec<String> = entries
+        .filter_map(|entry| entry.file_name().into_string().ok())
+        .filter(|name| !name.starts_with('.'))
+        .collect();
+    let is_gone = |name: &str| !ahead.iter().any(|id| name.contains(id.as_str()));
     let cgroups = kernel::cgroups_of(warden.daemon.mark());
-    let cgroups = cgroups.iter().filter(|path| path.to_string_lossy().contains("instance-")).count();
+    let names = cgroups.iter().map(|path| path.to_string_lossy());
+    let cgroups = names.filter(|name| name.contains("instance-") && is_gone(name)).count();
     let links = warden.daemon.in_its_network("ip").args(["-o", "link"]).output()?;
     let links = String::from_utf8_lossy(&links.stdout);
-    Ok(cgroups + links.lines().filter(|line| line.contains(": w-")).count())
+    Ok(cgroups + links.lines().filter(|line| line.contains(": w-") && is_gone(line)).count())
 }

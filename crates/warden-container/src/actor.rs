@@ -46,12 +46,33 @@ pub(crate) type Reply<T> = oneshot::Sender<Result<T, Error>>;
 /// A request that the actor answers.
 #[derive(Debug)]
 pub(crate) enum Command {
-    Spawn { run: Run, stdin: OwnedFd, reply: Reply<Arc<Job>> },
-    Stop { stop: Stop, reply: Reply<()> },
-    Destroy { reply: Reply<()> },
-    Copy { order: CopyOrder, reply: Reply<Totals> },
-    CancelCopy { number: u32 },
-    Watch { watch: Watch },
+    Spawn {
+        run: Run,
+        stdin: OwnedFd,
+        reply: Reply<Arc<Job>>,
+    },
+    Stop {
+        stop: Stop,
+        reply: Reply<()>,
+    },
+    Destroy {
+        reply: Reply<()>,
+    },
+    Copy {
+        order: CopyOrder,
+        reply: Reply<Totals>,
+    },
+    CancelCopy {
+        number: u32,
+    },
+    Watch {
+        watch: Watch,
+    },
+    /// A fault of ours.
+    #[cfg(test)]
+    Panic {
+        reply: Reply<()>,
+    },
 }
 
 /// The owner of one container.
@@ -206,6 +227,8 @@ impl Actor {
             Command::Destroy { reply } => self.destroy(reply),
             Command::Copy { order, reply } => self.copy(order, reply),
             Command::Watch { watch } => self.watch(watch),
+            #[cfg(test)]
+            Command::Panic { reply } => panic!("as a test wants it, with {reply:?}"),
             Command::CancelCopy { number } => self.cancel_copy(number),
         }
     }

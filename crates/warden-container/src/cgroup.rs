@@ -367,7 +367,13 @@ fn write_existing(path: &Path, text: &str) -> io::Result<()> {
 /// Removes a group and the groups below it, waiting while dead processes still count.
 fn remove(directory: &Path, deadline: Instant) -> io::Result<()> {
     loop {
-        let removed = remove_below(directory).and_then(|()| fs::remove_dir(directory));
+        let removed = match fs::remove_dir(directory) {
+            // Of a process that is not quite gone, or of groups below.
+            Err(error) if error.kind() == io::ErrorKind::ResourceBusy => {
+                remove_below(directory).and_then(|()| fs::remove_dir(directory))
+            }
+            removed => removed,
+        };
         match removed {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
             Err(error) if error.kind() == io::ErrorKind::ResourceBusy && Instant::now() < deadline => {

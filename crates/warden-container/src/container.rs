@@ -295,6 +295,13 @@ impl Container {
         Arc::new(Self { shared, inbox })
     }
 
+    /// Has its actor panic.
+    #[cfg(test)]
+    pub(crate) async fn panic(&self) -> Result<(), Error> {
+        let (reply, answer) = oneshot::channel();
+        self.ask(Command::Panic { reply }, answer).await?
+    }
+
     /// A container whose actor a fault has ended.
     #[cfg(test)]
     pub(crate) fn without_actor(shared: Arc<Shared>) -> Self {

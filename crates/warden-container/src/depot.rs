@@ -129,6 +129,11 @@ impl Depot {
         Ok(path)
     }
 
+    /// Reads the description of one container, if there is one.
+    pub(crate) fn read_spec(&self, id: Id) -> Option<Spec> {
+        serde_json::from_slice(&fs::read(self.spec_path(id)).ok()?).ok()
+    }
+
     /// The path of the description of one container.
     pub(crate) fn spec_path(&self, id: Id) -> PathBuf {
         self.directory(id).join("spec.json")

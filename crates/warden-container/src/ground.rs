@@ -6,6 +6,7 @@ use std::time::Instant;
 
 use crate::create::Making;
 use crate::error::{Context, Error};
+use crate::failpoint;
 use crate::id::Id;
 use crate::ledger::{self, Ground, Object};
 use crate::machine::Machine;
@@ -19,10 +20,14 @@ impl Ground for Machine {
     type Survivor = Survivor;
 
     fn make(&self, making: &mut Making, object: Object) -> Result<(), Error> {
-        making.make(object)
+        failpoint::reach(format_args!("make {object:?}"));
+        making.make(object)?;
+        failpoint::reach(format_args!("made {object:?}"));
+        Ok(())
     }
 
     fn undo(&self, id: Id, object: Object) -> Result<(), Error> {
+        failpoint::reach(format_args!("undo {object:?}"));
         match object {
             Object::Snapshot => self.withdraw(id),
             Object::Network => self.network.detach(id),
@@ -56,6 +61,12 @@ impl Ground for Machine {
         let leases = snapshot.map(|snapshot| {
             self.pools.adopt(id, snapshot.network, snapshot.network_v6, snapshot.user, snapshot.ids)
         });
+        if leases.is_none()
+            && let Some(spec) = self.depot.read_spec(id)
+        {
+            // Should its processes not die, nobody else becomes them.
+            self.pools.adopt_ids(id, spec.user.id, spec.ids);
+        }
         match (judged, leases) {
             (Ok(snapshot), Some(leases)) => Ok(Some(Survivor { snapshot, leases })),
             (Err((Verdict::Unreadable(Unreadable::Version(version)), _)), _) => {

@@ -20,7 +20,7 @@ use crate::request::Create;
 use crate::settings::Settings;
 use crate::warm_pool::WarmPool;
 
-/// How long what is left of destroyed containers may take to be removed when the daemon ends.
+/// How long nothing of what is left of destroyed containers may be removed before the daemon ends without it.
 const REMOVAL_TIME: Duration = Duration::from_secs(10);
 
 /// All containers of one depot.
@@ -69,7 +69,7 @@ impl Host {
         self.0.warm.close().await;
         let machine = Arc::clone(&self.0.machine);
         let removed = blocking(move || {
-            machine.removals.settle(REMOVAL_TIME);
+            machine.removals.finish_all(REMOVAL_TIME);
             machine.cgroups.remove_parents();
             machine.network.close();
             machine.leave_depot()

@@ -78,11 +78,7 @@ impl Pools {
         ids: Option<IdRange>,
     ) -> Leases {
         let network_lease = index_in(self.network, network).and_then(|index| self.networks.lease_this(index));
-        let user_lease = user.checked_sub(self.first_user).and_then(|index| self.users.lease_this(index));
-        let ids_lease = ids.zip(self.ids.as_ref()).and_then(|(held, (range, pool))| {
-            let offset = held.host_start.checked_sub(range.host_start)?;
-            pool.lease_this(offset / IDS_PER_CONTAINER)
-        });
+        let (user_lease, ids_lease) = (self.user_lease(user), self.ids_lease(ids));
         let addresses = addresses(
             Ipv4Net::new_assert(network, 30),
             network_v6.map(|network| Ipv6Net::new_assert(network, 126)),
@@ -90,6 +86,21 @@ impl Pools {
         );
         self.hold(id, [network_lease, user_lease, ids_lease]);
         Leases { addresses, user, ids }
+    }
+
+    /// The same for one that was never handed out, of which only the user and the ids are known.
+    pub(crate) fn adopt_ids(&self, id: Id, user: u32, ids: Option<IdRange>) {
+        self.hold(id, [None, self.user_lease(user), self.ids_lease(ids)]);
+    }
+
+    fn user_lease(&self, user: u32) -> Option<Lease> {
+        user.checked_sub(self.first_user).and_then(|index| self.users.lease_this(index))
+    }
+
+    fn ids_lease(&self, ids: Option<IdRange>) -> Option<Lease> {
+        let (held, (range, pool)) = ids.zip(self.ids.as_ref())?;
+        let offset = held.host_start.checked_sub(range.host_start)?;
+        pool.lease_this(offset / IDS_PER_CONTAINER)
     }
 
     /// Notes that a container was known to nobody: what it holds is leased again first, and without a rest.
@@ -294,6 +305,8 @@ mod tests {
         assert_eq!(others[1].ids.unwrap().host_start, 655_360);
         drop(pools.take(id(1)));
         assert!(pools.lease(id(4), Some(b"10.254.0.5")).is_ok());
+        pools.adopt_ids(id(6), 10_005, Some(IdRange { host_start: 720_896, count: 65_536 }));
+        assert!(pools.lease(id(7), None).is_ok_and(|leases| leases.ids.unwrap().host_start != 720_896));
         let elsewhere = pools.adopt(id(5), Ipv4Addr::new(192, 168, 0, 8), None, 5, None);
         assert_eq!(elsewhere.addresses.container, Ipv4Addr::new(192, 168, 0, 10));
     }

@@ -13,6 +13,7 @@ pub mod disk;
 mod dns;
 mod ending;
 pub mod error;
+mod failpoint;
 mod ground;
 pub mod host;
 pub mod id;

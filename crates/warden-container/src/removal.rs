@@ -6,6 +6,7 @@
 //! containers ever be destroyed faster than removed. What a daemon that is killed leaves here is found by its successor:
 //! it has a cgroup, or is in the trash.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
@@ -13,6 +14,7 @@ use std::time::Duration;
 use tokio::sync::Notify;
 
 use crate::error::Error;
+use crate::failpoint;
 use crate::id::Id;
 use crate::leases::Leases;
 use crate::machine::Machine;
@@ -27,6 +29,8 @@ const END_TIME: Duration = Duration::from_secs(5);
 const MOST: u64 = 256;
 /// How long a creation waits for room, or for what it needs of the pools.
 const PATIENCE: Duration = Duration::from_secs(30);
+/// Containers that are removed at a time.
+const AT_A_TIME: usize = 4;
 /// How often a removal is tried, and the pause before it is tried again.
 const ATTEMPTS: u32 = 10;
 const PAUSE: Duration = Duration::from_secs(1);
@@ -75,6 +79,25 @@ impl Removals {
             action: format!("waiting for the removal of {} destroyed containers", self.count()),
             seconds: PATIENCE.as_secs(),
         })
+    }
+
+    /// Waits until nothing is left, as long as that becomes less. Blocks.
+    pub(crate) fn finish_all(&self, patience: Duration) {
+        loop {
+            let before = lock(&self.left).finished;
+            self.settle(patience);
+            let left = lock(&self.left);
+            if left.count() == 0 {
+                return;
+            }
+            if left.finished == before {
+                tracing::warn!(
+                    left = left.count(),
+                    "something of destroyed containers is left to the next daemon"
+                );
+                return;
+            }
+        }
     }
 
     /// Waits until as many are removed as are left now, but not for ever. Blocks.
@@ -133,7 +156,10 @@ impl Machine {
 
     /// Takes a container in which nothing runs out of everybody's way.
     pub(crate) fn set_aside(&self, id: Id) -> Result<(), Error> {
-        let outcomes = [self.network.detach(id), self.depot.discard(id)];
+        let detached = self.network.detach(id);
+        failpoint::reach(format_args!("discard"));
+        let outcomes = [detached, self.depot.discard(id)];
+        failpoint::reach(format_args!("discarded"));
         Error::join(outcomes.into_iter().filter_map(Result::err).collect()).map_or(Ok(()), Err)
     }
 
@@ -168,8 +194,25 @@ impl Machine {
     fn remove_all(&self) {
         loop {
             let Some(batch) = self.removals.take() else { return };
-            let failed: Vec<_> = batch.iter().filter_map(|&(id, attempt)| self.remove(id, attempt)).collect();
-            self.removals.finish(batch.len() - failed.len());
+            let failed = Mutex::new(Vec::new());
+            let next = AtomicUsize::new(0);
+            let work = || {
+                while let Some(&(id, attempt)) = batch.get(next.fetch_add(1, Ordering::Relaxed)) {
+                    match self.remove(id, attempt) {
+                        None => self.removals.finish(1),
+                        Some(again) => lock(&failed).push(again),
+                    }
+                }
+            };
+            // The kernel lets each of them wait for something else.
+            thread::scope(|scope| {
+                for _ in 1..batch.len().min(AT_A_TIME) {
+                    // Without another thread it takes longer.
+                    let _ = thread::Builder::new().spawn_scoped(scope, work);
+                }
+                work();
+            });
+            let failed = failed.into_inner().unwrap_or_else(PoisonError::into_inner);
             if !failed.is_empty() {
                 thread::sleep(PAUSE);
                 lock(&self.removals.left).waiting.extend(failed);
@@ -220,6 +263,27 @@ mod tests {
         assert!(!waiting.is_finished());
         removals.finish(1);
         waiting.await.unwrap().unwrap();
+    }
+
+    #[test]
+    fn the_end_waits_as_long_as_something_is_removed() {
+        let removals = Arc::new(Removals::default());
+        left(&removals, 3);
+        let pause = Duration::from_secs(2);
+        let waiting = thread::spawn({
+            let removals = Arc::clone(&removals);
+            move || removals.finish_all(pause)
+        });
+        for _ in 0..3 {
+            // Longer in all than nothing may happen.
+            thread::sleep(pause * 2 / 5);
+            assert!(!waiting.is_finished());
+            removals.finish(1);
+        }
+        waiting.join().unwrap();
+        left(&removals, 1);
+        removals.finish_all(Duration::from_millis(1));
+        assert_eq!(removals.count(), 1, "what is not removed is not waited for");
     }
 
     #[test]

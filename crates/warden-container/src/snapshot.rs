@@ -21,6 +21,7 @@ use serde_json::Value;
 use warden_init::byte_string::ByteString;
 use warden_init::spec::IdRange;
 
+use crate::failpoint;
 use crate::id::Id;
 use crate::limits::Requested;
 use crate::network::Records;
@@ -238,6 +239,7 @@ impl Snapshot {
         let mut options = File::options();
         let mut file = options.write(true).create(true).truncate(true).mode(0o600).open(&new)?;
         file.write_all(&text)?;
+        failpoint::reach(format_args!("rename snapshot"));
         fs::rename(&new, directory.join(NAME))
     }
 

@@ -139,10 +139,13 @@ fn spawn(program: &Path, options: &[&str], spec: &Path, stdin: PacketSocket) -> 
         .mode(0o600)
         .open(&log)
         .context(|| format!("opening {}", log.display()))?;
-    Command::new(program)
+    let mut command = Command::new(program);
+    command.env_clear();
+    #[cfg(feature = "failpoints")]
+    command.envs(std::env::var_os("WARDEN_IOMUX_FAILPOINT").map(|point| ("WARDEN_IOMUX_FAILPOINT", point)));
+    command
         .args(options)
         .arg(spec)
-        .env_clear()
         .current_dir("/")
         .stdin(Stdio::from(OwnedFd::from(stdin)))
         .stdout(Stdio::null())

@@ -9,6 +9,7 @@ use std::path::Path;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+use crate::failpoint;
 use crate::message::{Exit, Output, VERSION, VERSIONS};
 
 /// Content with its version.
@@ -61,7 +62,10 @@ impl New {
     /// Gives it its content and puts it at its path.
     pub(crate) fn finish<T: Serialize>(mut self, path: &Path, content: &T) -> io::Result<()> {
         self.0.write_all(&encode(content)?)?;
-        fs::rename(path.with_extension("json.new"), path)
+        failpoint::reach("rename");
+        fs::rename(path.with_extension("json.new"), path)?;
+        failpoint::reach("renamed");
+        Ok(())
     }
 }
 

@@ -7,6 +7,7 @@ use std::path::Path;
 
 use warden_init::message::WaitStatus;
 
+use crate::failpoint;
 use crate::file;
 use crate::layout::Layout;
 use crate::message::{Exit, ExitCause, Output};
@@ -64,6 +65,7 @@ impl Job {
     /// when that fails.
     pub(crate) fn prepare(layout: &Layout, number: u32, output: &Output) -> io::Result<()> {
         fs::create_dir(layout.job(number))?;
+        failpoint::reach("job");
         let written = file::encode(output).and_then(|text| fs::write(layout.order(number), text));
         written.inspect_err(|_| remove(layout, number))
     }
@@ -155,6 +157,7 @@ impl Job {
 
     fn advance_by(&mut self, most: usize, channel: Channel, buffer: &mut [u8]) -> Moved {
         let moved = self.streams[channel as usize].advance(most, buffer, &mut self.allowance);
+        failpoint::reach("moved");
         match moved {
             Ok(Moved::Fatal) => self.give_up(ExitCause::OutputLimit),
             Ok(moved) => moved,

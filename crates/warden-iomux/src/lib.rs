@@ -3,6 +3,7 @@
 
 mod client;
 mod copy;
+mod failpoint;
 pub mod file;
 mod job;
 pub mod layout;

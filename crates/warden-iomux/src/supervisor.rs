@@ -18,6 +18,7 @@ use warden_linux::socket::{PacketListener, PacketSocket};
 
 use crate::client::Client;
 use crate::copy::{Copying, Inside};
+use crate::failpoint;
 use crate::job::{self, CHUNK, Job};
 use crate::layout::Layout;
 use crate::message::{Event, MAX_PACKET, Request, Step, VERSIONS};
@@ -339,14 +340,20 @@ impl Supervisor {
                 }
             }
             inside::Reply::Told => self.finish_adoption(),
-            inside::Reply::Spawned { job, .. } => self.begin(job, fds),
+            inside::Reply::Spawned { job, .. } => {
+                failpoint::reach("spawned");
+                self.begin(job, fds);
+            }
             inside::Reply::SpawnFailed { job, step, errno } => {
                 if self.jobs.remove(&job).is_some() {
                     job::remove(&self.layout, job);
                     self.tell(&Event::SpawnFailed { job, step: Step::Inside(step), errno });
                 }
             }
-            inside::Reply::Exited { job, status } => self.end(job, Some(status)),
+            inside::Reply::Exited { job, status } => {
+                failpoint::reach("exited");
+                self.end(job, Some(status));
+            }
             inside::Reply::Idle => {
                 let asker = self.idle_askers.pop_front();
                 if let Some(client) = asker.and_then(|asker| self.clients.get_mut(&asker)) {

@@ -187,6 +187,19 @@ fn a_start_removes_what_is_left_over() {
 }
 
 #[test]
+fn a_running_daemon_removes_what_is_left_over_by_itself() {
+    let daemon = Daemon::with(&[("server.reconcile_interval", "1")]);
+    let (handle, id) = limited(&daemon);
+    let mut planted = Planted::new(&daemon, &group(&daemon, &id));
+    // All that was planted but the unknown directory.
+    let count = planted.expected(&daemon).len() - 1;
+    let lines = || daemon.log().matches("removed what was left over").count();
+    eventually("it is removed", 30, || lines() >= count);
+    planted.assert_only_lookalikes_are_left(&daemon);
+    assert_eq!(daemon.connect().text(&handle, "echo $((6 * 7))"), "42\n");
+}
+
+#[test]
 fn without_a_daemon_dead_containers_are_found_and_removed_and_living_ones_are_not() {
     let mut daemon = Daemon::own();
     let [(living, living_id), (_, dead_id)] = [limited(&daemon), limited(&daemon)];

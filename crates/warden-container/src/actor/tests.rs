@@ -409,3 +409,20 @@ async fn a_container_without_its_actor_can_be_destroyed() {
     assert!(first.is_ok() && second.is_ok());
     assert!(world.registry.list().is_empty());
 }
+
+#[tokio::test]
+async fn a_panic_in_an_actor_ends_its_requests_and_nothing_else() {
+    let world = world("panic", SLEEPS);
+    let other = self::world("beside", SLEEPS);
+    let refused = world.container.panic().await.unwrap_err().to_string();
+    assert!(refused.starts_with("asking container"), "{refused}");
+    let refused = world.container.spawn(Run::default()).await.unwrap_err().to_string();
+    assert!(refused.starts_with("asking container"), "{refused}");
+    let (_, job) = spawn(&other).await;
+    assert_eq!(info(&other).await.jobs, [job]);
+    // It can be looked at, and destroyed with all it owns.
+    let path = info(&world).await.path;
+    assert!(path.exists());
+    world.container.destroy().await.unwrap();
+    assert!(!path.exists() && world.registry.list().is_empty());
+}
