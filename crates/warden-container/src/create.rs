@@ -175,12 +175,6 @@ impl Making {
         Self { machine, registry, id, request, handle, leases, host_resolv_conf, supervisor, shared }
     }
 
-    /// Leases what is in the pools now; what is on its way back is waited for by those only whom somebody waits for.
-    pub(crate) fn lease_at_once(mut self) -> Result<Self, Error> {
-        self.leases = Some(self.machine.pools.lease(self.id, self.request.network.as_deref())?);
-        Ok(self)
-    }
-
     /// Makes objects, or none of them; blocks, within a runtime.
     pub(crate) fn finish(mut self, objects: &[Object]) -> Result<Self, Error> {
         let (machine, id) = (Arc::clone(&self.machine), self.id);
@@ -194,12 +188,6 @@ impl Making {
             machine.quarantine.add(id);
         }
         Err(error)
-    }
-
-    /// Leases what there is, and waits for nothing.
-    pub(crate) fn lease_at_once(mut self) -> Result<Self, Error> {
-        self.leases = Some(self.machine.pools.lease(self.id, None)?);
-        Ok(self)
     }
 
     /// Makes one object.
