@@ -1,7 +1,7 @@
 //! What the kernel and the depot hold of containers that are no more: how it is found, told apart from what only looks alike,
 //! and removed.
 //!
-//! A container's directory in the depot is the first that it has and the last that it loses ([`crate::ledger`]); so
+//! A container's directory in the depot is the first that it has and the last that it loses (`ledger`); so
 //! whatever bears an id that has no directory, not even one that a daemon has moved to the trash, is left over. The directories are listed after everything else: what was
 //! found before and has none then is gone, or is a leftover. Which of both, a second look a little later tells.
 //!

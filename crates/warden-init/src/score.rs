@@ -27,7 +27,7 @@ pub struct Score {
 }
 
 impl Score {
-    /// Takes what [`open`] has opened.
+    /// Takes what the builder has opened.
     pub fn adopt(file: OwnedFd) -> io::Result<Self> {
         let mut file = File::from(file);
         let mut own = String::new();
