@@ -382,7 +382,8 @@ fn clients_disturb_neither_each_other_nor_the_jobs() {
         while client.next().is_some() {
             events += 1;
         }
-        assert!(events <= 2);
+        // Its greeting, and what it may have heard before its nonsense was read; not the thousands that followed.
+        assert!(events < 100, "{events}");
     }
     silent.until(|event| matches!(event, Event::Ended { .. }).then_some(()));
 }
