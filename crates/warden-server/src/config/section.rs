@@ -18,7 +18,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use super::Notes;
-use super::value::Value;
+use super::value::{SHOWN, Value};
 
 /// Why a configuration cannot be used: one line.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -169,7 +169,7 @@ impl Section {
     /// Ends a section of the original's: what was not asked for is unknown, and told to the operator.
     pub(super) fn finish(self, notes: &mut Notes) {
         for key in self.entries.keys() {
-            notes.warnings.push(format!("{} is unknown and has no effect", self.path(key)));
+            notes.warnings.push(format!("{} is unknown and has no effect", self.path(&shown(key))));
         }
         notes.known.extend(self.asked);
     }
@@ -177,11 +177,16 @@ impl Section {
     /// Ends a map of our own: what was not asked for is an error.
     pub(super) fn finish_strictly(self, notes: &mut Notes) -> Result<(), ConfigError> {
         if let Some(key) = self.entries.keys().next() {
-            return Err(ConfigError::new(format!("{} is unknown", self.path(key))));
+            return Err(ConfigError::new(format!("{} is unknown", self.path(&shown(key)))));
         }
         notes.known.extend(self.asked);
         Ok(())
     }
+}
+
+/// A key that nobody knows, on one line and not at length.
+fn shown(key: &str) -> String {
+    key.chars().take(SHOWN).flat_map(char::escape_debug).collect()
 }
 
 /// A whole number in a range; a flag, a text or a fraction is none.

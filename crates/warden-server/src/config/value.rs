@@ -21,7 +21,7 @@ use serde::de::{Deserializer, MapAccess, SeqAccess, Visitor};
 use super::section::ConfigError;
 
 /// The most characters of a value that an error message shows.
-const SHOWN: usize = 60;
+pub(super) const SHOWN: usize = 60;
 
 /// One YAML node.
 #[derive(Clone, Debug, PartialEq)]
