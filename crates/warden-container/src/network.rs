@@ -1,8 +1,8 @@
 //! The containers' network: a pair of interfaces each, and one table of the packet filter for all.
 //!
-//! What belongs to one container is keyed by its interface's name in the table's maps and sets, so that a change costs
-//! the same however many there are, but for what the kernel does with it (docs/network.md). A container can do nothing in it before its rules are in force: its interface is
-//! set up last. docs/network.md says what is let through.
+//! What belongs to one container is keyed by its interface's name in the table's maps and sets, so that no change writes
+//! more however many there are; what the kernel does with it is in docs/network.md. A container can do nothing in it before
+//! its rules are in force: its interface is set up last. docs/network.md says what is let through.
 
 use std::collections::{HashMap, HashSet};
 use std::os::fd::AsFd;
