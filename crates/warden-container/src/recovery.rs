@@ -15,6 +15,18 @@
 //! replaced once, by one that has the survivors' rules. Then all of them are adopted at the same time, and are found by clients
 //! in the order of their creation. A container that lives and cannot be adopted keeps what it holds and is left alone.
 
+// What arrives here may be anything: no length, index or sum may be taken on trust.
+#![cfg_attr(
+    not(test),
+    deny(
+        clippy::unwrap_used,
+        clippy::expect_used,
+        clippy::panic,
+        clippy::indexing_slicing,
+        clippy::arithmetic_side_effects
+    )
+)]
+
 use std::fs;
 use std::path::Path;
 use std::sync::Arc;

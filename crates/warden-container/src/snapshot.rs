@@ -8,6 +8,18 @@
 //!
 //! Nothing is synced to the disk: a machine that loses its memory has lost the containers too.
 
+// What arrives here may be anything: no length, index or sum may be taken on trust.
+#![cfg_attr(
+    not(test),
+    deny(
+        clippy::unwrap_used,
+        clippy::expect_used,
+        clippy::panic,
+        clippy::indexing_slicing,
+        clippy::arithmetic_side_effects
+    )
+)]
+
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{self, Read, Write};

@@ -1,5 +1,17 @@
 //! Passes questions on to the host's name servers, and their answers back.
 
+// What arrives here may be anything: no length, index or sum may be taken on trust.
+#![cfg_attr(
+    not(test),
+    deny(
+        clippy::unwrap_used,
+        clippy::expect_used,
+        clippy::panic,
+        clippy::indexing_slicing,
+        clippy::arithmetic_side_effects
+    )
+)]
+
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
@@ -108,7 +120,7 @@ async fn serve_packets(socket: Arc<UdpSocket>, shared: Arc<Shared>) {
         // An error is what became of an earlier answer.
         let Ok((length, from)) = socket.recv_from(&mut buffer).await else { continue };
         let question = buffer.get(..length).unwrap_or_default();
-        if question.len() < HEADER || question[2] & ANSWER != 0 {
+        if flags(question).is_none_or(|flags| flags & ANSWER != 0) {
             continue;
         }
         // Who asks too much asks again by itself.
@@ -144,18 +156,24 @@ async fn ask(question: &[u8], server: IpAddr) -> io::Result<Vec<u8>> {
     loop {
         let length = socket.recv(&mut buffer).await?;
         let answer = buffer.get(..length).unwrap_or_default();
-        if length >= HEADER && answer[..2] == question[..2] && answer[2] & ANSWER != 0 {
+        let is_answer = flags(answer).is_some_and(|flags| flags & ANSWER != 0);
+        if is_answer && answer.first_chunk::<2>() == question.first_chunk::<2>() {
             return Ok(answer.to_vec());
         }
     }
 }
 
+/// The byte of a message that says whether it is an answer; none where there is no header.
+fn flags(message: &[u8]) -> Option<u8> {
+    let [_, _, flags, ..] = message.first_chunk::<HEADER>()?;
+    Some(*flags)
+}
+
 /// The answer that there is none: the question's header, without counts of what does not follow.
 fn failure(question: &[u8]) -> Vec<u8> {
-    let mut answer = vec![0; HEADER];
-    answer[..2].copy_from_slice(&question[..2]);
-    answer[2] = question[2] | ANSWER;
-    answer[3] = FAILED;
+    let mut answer = question.get(..2).unwrap_or_default().to_vec();
+    answer.extend([flags(question).unwrap_or_default() | ANSWER, FAILED]);
+    answer.resize(HEADER, 0);
     answer
 }
 

@@ -5,6 +5,18 @@
 //! net_out  [["4.2.2.2", "80:90", "tcp", null, null, null]] network, ports, protocol, ICMP type and code, log
 //! ```
 
+// What arrives here may be anything: no length, index or sum may be taken on trust.
+#![cfg_attr(
+    not(test),
+    deny(
+        clippy::unwrap_used,
+        clippy::expect_used,
+        clippy::panic,
+        clippy::indexing_slicing,
+        clippy::arithmetic_side_effects
+    )
+)]
+
 use serde::{Deserialize, Serialize};
 
 use super::rule;
