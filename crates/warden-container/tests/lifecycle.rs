@@ -160,7 +160,14 @@ impl World {
 
 impl Drop for World {
     fn drop(&mut self) {
-        self.host = None;
+        if let Some(host) = self.host.take() {
+            // What all containers share goes with an orderly end, the packet filter's table above all. A thread, because
+            // a test's own runtime cannot be waited for here.
+            let ending = std::thread::spawn(move || {
+                tokio::runtime::Runtime::new().map(|runtime| runtime.block_on(host.shutdown()))
+            });
+            let _ = ending.join();
+        }
         for group in self.cgroups() {
             let deadline = Instant::now() + Duration::from_secs(5);
             while fs::remove_dir(&group).is_err() && Instant::now() < deadline {
