@@ -40,6 +40,9 @@ use crate::take_over::TakeOver;
 /// How often a job is asked for.
 const MAX_ASKED: u32 = 4;
 
+/// How many iomuxes of one container may say what is not understood before it is ended.
+const MAX_MISUNDERSTOOD: u32 = 3;
+
 /// Answers one request.
 pub(crate) type Reply<T> = oneshot::Sender<Result<T, Error>>;
 
@@ -86,6 +89,8 @@ pub(crate) struct Actor {
     pub(crate) process: Option<Process>,
     /// Another iomux, in the place of one that has died.
     pub(crate) take_over: Option<TakeOver>,
+    /// How many iomuxes were not understood.
+    misunderstood: u32,
     starting: HashMap<u32, Starting>,
     pub(crate) copies: Copies,
     /// Its memory, from the first limit of it to its end.
@@ -146,6 +151,7 @@ impl Actor {
             link: None,
             process: None,
             take_over: None,
+            misunderstood: 0,
             starting: HashMap::new(),
             copies: Copies::default(),
             alarm: None,
@@ -314,7 +320,7 @@ impl Actor {
             | Event::SetupFailed { .. }
             | Event::Furnished
             | Event::NotFurnished { .. } => {
-                self.lose(&Lost::Garbage(format!("{event:?} twice")));
+                self.hear_no_more(&Lost::Garbage(format!("{event:?} twice")));
             }
         }
     }
@@ -458,11 +464,16 @@ impl Actor {
         });
     }
 
-    /// The link has ended: with iomux, if nothing was wrong before.
+    /// The link has ended: with iomux, if nothing was wrong before. One that is not understood is ended: what it holds
+    /// wshd holds too.
     fn hear_no_more(&mut self, lost: &Lost) {
-        match lost {
-            Lost::Closed if self.can_be_replaced() => self.replace_supervisor(),
-            lost => self.lose(lost),
+        if !matches!(lost, Lost::Closed) {
+            self.misunderstood += 1;
+        }
+        if self.can_be_replaced() && self.misunderstood <= MAX_MISUNDERSTOOD {
+            self.replace_supervisor(lost);
+        } else {
+            self.lose(lost);
         }
     }
 

@@ -25,6 +25,7 @@ use crate::jobs::{Jobs, Limits};
 use crate::leases::Leases;
 use crate::limits::{self, ContainerLimits};
 use crate::machine::Machine;
+use crate::network::PortMapping;
 use crate::owner;
 use crate::pool::lock;
 use crate::recovery::{Adoption, Survivor};
@@ -430,17 +431,28 @@ impl Container {
     /// Forwards a port of the host to it; answers the host's port and its own.
     pub async fn net_in(&self, request: NetIn) -> Result<(u16, u16), Error> {
         self.shared.admit(Operation::NetIn)?;
-        let shared = Arc::clone(&self.shared);
-        let apply = move |shared: &Shared| shared.machine.network.net_in(shared.id, request);
-        blocking(move || shared.change(|| apply(&shared))).await
+        let (shared, protocol) = (Arc::clone(&self.shared), request.protocol);
+        blocking(move || {
+            let (network, id) = (&shared.machine.network, shared.id);
+            shared.change(
+                || network.net_in(id, request),
+                |&(host_port, container_port)| {
+                    network.withdraw_port(id, PortMapping { protocol, host_port, container_port })
+                },
+            )
+        })
+        .await
     }
 
     /// Lets it reach something more.
     pub async fn net_out(&self, request: NetOut) -> Result<(), Error> {
         self.shared.admit(Operation::NetOut)?;
         let shared = Arc::clone(&self.shared);
-        let apply = move |shared: &Shared| shared.machine.network.net_out(shared.id, &request);
-        blocking(move || shared.change(|| apply(&shared))).await
+        blocking(move || {
+            let (network, id) = (&shared.machine.network, shared.id);
+            shared.change(|| network.net_out(id, &request), |()| network.withdraw_rule(id, &request))
+        })
+        .await
     }
 
     /// Ends all its jobs; answers when none runs any more, or at once when that is asked for.

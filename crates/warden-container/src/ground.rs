@@ -37,6 +37,7 @@ impl Ground for Machine {
             Object::Cgroups => self.cgroups.remove(id, Instant::now() + self.patience()),
             Object::Directory => self.depot.remove(id),
             Object::Leases => {
+                self.network.release_ports(id);
                 if let Some(held) = self.pools.take(id) {
                     self.network.give_back(id, held);
                 }
@@ -87,8 +88,17 @@ impl Ground for Machine {
     }
 
     fn restore(&self, survivors: &mut Vec<Survivor>, others: &[Id]) -> Result<(), Error> {
-        let networks = survivors.iter().map(Survivor::network).collect();
-        for (id, error) in self.network.restore(networks, others)? {
+        // What could not be destroyed stays off the network.
+        let (held, connected): (Vec<_>, Vec<_>) =
+            survivors.iter().partition(|survivor| survivor.snapshot.quarantined);
+        let networks = connected.into_iter().map(Survivor::network).collect();
+        let others: Vec<_> =
+            others.iter().copied().chain(held.iter().map(|survivor| survivor.snapshot.id)).collect();
+        let refused = self.network.restore(networks, &others)?;
+        for survivor in held {
+            self.network.hold_ports(survivor.snapshot.id, &survivor.snapshot.opened.net_in);
+        }
+        for (id, error) in refused {
             tracing::error!(container = %id, %error, "a container is left alone: its rules cannot be made");
             survivors.retain(|survivor| survivor.snapshot.id != id);
         }

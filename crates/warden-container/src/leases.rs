@@ -68,7 +68,8 @@ impl Pools {
         Ok(leases)
     }
 
-    /// Takes out of the pools what a container of an earlier daemon holds; what is not in a pool any more it keeps too.
+    /// Takes out of the pools what a container of an earlier daemon holds, once; what is not in a pool any more it keeps
+    /// too.
     pub(crate) fn adopt(
         &self,
         id: Id,
@@ -77,14 +78,16 @@ impl Pools {
         user: u32,
         ids: Option<IdRange>,
     ) -> Leases {
-        let network_lease = index_in(self.network, network).and_then(|index| self.networks.lease_this(index));
-        let (user_lease, ids_lease) = (self.user_lease(user), self.ids_lease(ids));
         let addresses = addresses(
             Ipv4Net::new_assert(network, 30),
             network_v6.map(|network| Ipv6Net::new_assert(network, 126)),
             0,
         );
-        self.hold(id, [network_lease, user_lease, ids_lease]);
+        if !lock(&self.held).contains_key(&id) {
+            let network_lease =
+                index_in(self.network, network).and_then(|index| self.networks.lease_this(index));
+            self.hold(id, [network_lease, self.user_lease(user), self.ids_lease(ids)]);
+        }
         Leases { addresses, user, ids }
     }
 

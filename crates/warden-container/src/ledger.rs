@@ -153,12 +153,15 @@ pub(crate) fn recover<G: Ground>(ground: &G) -> Result<Remains<G::Survivor>, Err
     Ok(remains)
 }
 
-/// Changes a container that stands: in the kernel first, then in its snapshot; only then may its client hear of it.
+/// Changes a container that stands: in the kernel first, then in its snapshot; only then may its client hear of it. Where
+/// the snapshot cannot be written the kernel's part is undone: what is answered with an error has changed nothing.
 pub(crate) fn change<T>(
     apply: impl FnOnce() -> Result<T, Error>,
     save: impl FnOnce() -> Result<(), Error>,
+    undo: impl FnOnce(&T) -> Result<(), Error>,
 ) -> Result<T, Error> {
     let changed = apply()?;
-    save()?;
-    Ok(changed)
+    let Err(error) = save() else { return Ok(changed) };
+    let undone = undo(&changed);
+    Error::join(vec![error].into_iter().chain(undone.err()).collect()).map_or(Ok(changed), Err)
 }

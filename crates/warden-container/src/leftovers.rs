@@ -16,10 +16,11 @@ use std::time::{Duration, Instant};
 use crate::cgroup::Cgroups;
 use crate::error::{Context, Error};
 use crate::id::Id;
-use crate::network::left;
+use crate::network::{Network, left, stale};
 
 mod depot;
 mod doctor;
+mod loops;
 pub(crate) mod processes;
 pub(crate) mod reconcile;
 
@@ -44,13 +45,13 @@ pub struct Leftover {
 pub enum Kind {
     Process,
     Interface,
-    /// Rules for one container in the packet filter's table.
+    /// What the packet filter's table holds of one container, or a forwarded port that leads to none.
     Rules,
     /// The packet filter's table, when no container is left.
     Table,
     Cgroup,
     Mount,
-    /// A loop device of the depot's image that is mounted nowhere in the depot's place.
+    /// A loop device of the depot's image, or of a file in the depot, that is not the depot's.
     LoopDevice,
     /// Something that was being removed.
     Trash,
@@ -88,6 +89,8 @@ pub(crate) struct Place<'a> {
     pub(crate) image: Option<&'a Path>,
     /// Whether a daemon uses the depot.
     pub(crate) in_use: bool,
+    /// The daemon's network, where it is the daemon who looks.
+    pub(crate) network: Option<&'a Network>,
 }
 
 impl Place<'_> {
@@ -95,7 +98,7 @@ impl Place<'_> {
     pub(crate) fn look(&self) -> Result<Vec<Leftover>, Error> {
         let nobody = HashSet::new();
         let interfaces = left::stray_interfaces(self.table, &nobody)?;
-        let rules = left::stray_rules(self.table, &nobody)?;
+        let rules = stale::entries(self.table)?;
         let groups = self.cgroups.map(|cgroups| cgroups.strays(&nobody)).unwrap_or_default();
         let processes = processes::of(self.depot);
         let mounts = depot::mounts(self.depot);
@@ -114,8 +117,9 @@ impl Place<'_> {
         if rules.is_some() && known.is_empty() && !self.in_use {
             add(Kind::Table, format!("inet {}", self.table), None);
         } else {
-            for id in rules.unwrap_or_default().into_iter().filter(is_stray) {
-                add(Kind::Rules, format!("inet {} out-{id}", self.table), Some(id));
+            let rules = rules.unwrap_or_default().into_iter();
+            for rule in rules.filter(|rule| rule.owner.as_ref().is_none_or(is_stray)) {
+                add(Kind::Rules, rule.name, rule.owner);
             }
         }
         for id in groups.into_iter().filter(is_stray) {
@@ -124,7 +128,7 @@ impl Place<'_> {
         for (path, id) in mounts.into_iter().filter(|(_, id)| id.is_none_or(|id| is_stray(&id))) {
             add(Kind::Mount, path.display().to_string(), id);
         }
-        for device in self.image.map(|image| depot::loop_devices(image, self.depot)).unwrap_or_default() {
+        for device in loops::of(self.image, self.depot) {
             add(Kind::LoopDevice, device.display().to_string(), None);
         }
         for name in trash {
@@ -147,8 +151,30 @@ impl Place<'_> {
         Ok(first.into_iter().filter(|found| again.contains(found)).collect())
     }
 
-    /// Removes one; `false` for what is left to people, or to the next start of the daemon.
-    pub(crate) fn remove(&self, leftover: &Leftover) -> Result<bool, Error> {
+    /// Removes what was found; tells what became of each: removed, left alone, or why not.
+    pub(crate) fn remove_all(&self, found: Vec<Leftover>) -> Vec<(Leftover, Result<bool, Error>)> {
+        let rules: HashSet<&str> = found
+            .iter()
+            .filter(|leftover| leftover.kind == Kind::Rules)
+            .map(|leftover| leftover.name.as_str())
+            .collect();
+        let deleted = match self.network {
+            _ if rules.is_empty() => Ok(()),
+            Some(network) => network.delete_stale(&rules),
+            None => stale::delete(self.table, &rules),
+        };
+        let remove = |leftover: Leftover| {
+            let outcome = match leftover.kind {
+                Kind::Rules => deleted.as_ref().map(|()| true).map_err(Error::again),
+                _ => self.remove(&leftover),
+            };
+            (leftover, outcome)
+        };
+        found.into_iter().map(remove).collect()
+    }
+
+    /// Removes one; `false` for what is left to people.
+    fn remove(&self, leftover: &Leftover) -> Result<bool, Error> {
         match (leftover.kind, leftover.id) {
             (Kind::Process, Some(id)) => processes::end(self.depot, |other| other == id)?,
             (Kind::Interface, _) => left::delete_interfaces(vec![leftover.name.clone()])?,
@@ -165,6 +191,10 @@ impl Place<'_> {
             }
             (Kind::Trash, _) => {
                 crate::depot::remove_entry(&self.depot.join(crate::depot::TRASH), &leftover.name)?;
+            }
+            // An operator may be at work with one: it goes when an operator says so.
+            (Kind::LoopDevice, _) if self.network.is_none() => {
+                return loops::release(Path::new(&leftover.name));
             }
             _ => return Ok(false),
         }

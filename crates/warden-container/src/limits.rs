@@ -69,7 +69,8 @@ pub(crate) async fn memory(
             // Before the limit: nothing it does goes unseen.
             let watch =
                 if *watched { None } else { Some(cgroups.watch_memory(shared.id).context(setting_memory)?) };
-            shared.change(|| {
+            let before = shared.limits.requested().memory;
+            let apply = || {
                 cgroups.limit_memory(shared.id, limit).context(setting_memory)?;
                 if let Some(watch) = watch {
                     // An actor that has ended has nothing left that could run out of memory.
@@ -80,11 +81,20 @@ pub(crate) async fn memory(
                     shared.account_memory();
                 }
                 Ok(())
+            };
+            shared.change(apply, |()| {
+                lock(&shared.limits.requested).memory = before;
+                cgroups.limit_memory(shared.id, held_memory(before)).context(setting_memory)
             })?;
         }
         cgroups.memory_limit(shared.id).context(|| "Failed getting memory limit".to_owned())
     })
     .await
+}
+
+/// What the kernel is given for a limit of memory that it was given before.
+fn held_memory(bytes: Option<u64>) -> Option<u64> {
+    bytes.and_then(|bytes| memory::check(bytes, memory::of_machine()).unwrap_or(Some(bytes)))
 }
 
 fn setting_memory() -> String {
@@ -101,12 +111,16 @@ pub(crate) async fn cpu(shared: Arc<Shared>, asked: Cpu) -> Result<Cpu, Error> {
         let cgroups = &shared.machine.cgroups;
         let requested = Cpu { shares: asked.shares.or(before.shares), quota: asked.quota.or(before.quota) };
         if asked != Cpu::default() {
-            shared.change(|| {
+            let apply = || {
                 cgroups
                     .limit_cpu(shared.id, shares, quota, before.shares.map(cpu::nearest_shares))
-                    .context(|| "Failed setting cpu shares".to_owned())?;
+                    .context(setting_cpu)?;
                 lock(&shared.limits.requested).cpu = requested;
                 Ok(())
+            };
+            shared.change(apply, |()| {
+                lock(&shared.limits.requested).cpu = before;
+                restore_cpu(&shared, before)
             })?;
         }
         cgroups
@@ -132,24 +146,33 @@ pub(crate) async fn disk(shared: Arc<Shared>, asked: request::Disk) -> Result<Op
 pub(crate) fn restore(shared: &Shared) -> Result<Option<Watch>, Error> {
     let (cgroups, id) = (&shared.machine.cgroups, shared.id);
     let Requested { memory, cpu, bandwidth } = shared.limits.requested();
-    let limit = memory.map(|bytes| memory::check(bytes, memory::of_machine()).unwrap_or(Some(bytes)));
     let watch = memory.map(|_| cgroups.watch_memory(id)).transpose().context(setting_memory)?;
-    if let Err(error) = cgroups.limit_memory(id, limit.flatten())
+    if let Err(error) = cgroups.limit_memory(id, held_memory(memory))
         && memory.is_some()
     {
         return Err(error).context(setting_memory);
     }
-    let quota = cpu.quota.and_then(|quota| check_quota(quota).ok()).flatten();
-    let shares = cpu.shares.unwrap_or(cpu::DEFAULT_SHARES);
-    if let Err(error) = cgroups.limit_cpu(id, Some(cpu::nearest_shares(shares)), Some(quota), None)
+    if let Err(error) = restore_cpu(shared, cpu)
         && cpu != Cpu::default()
     {
-        return Err(error).context(|| "Failed setting cpu shares".to_owned());
+        return Err(error);
     }
     if let Some(limit) = bandwidth {
         shared.machine.network.limit_bandwidth(id, bandwidth, limit)?;
     }
     Ok(watch)
+}
+
+/// Sets shares and quota as they were asked for before, or as they are where nobody has asked.
+fn restore_cpu(shared: &Shared, cpu: Cpu) -> Result<(), Error> {
+    let quota = cpu.quota.and_then(|quota| check_quota(quota).ok()).flatten();
+    let shares = cpu::nearest_shares(cpu.shares.unwrap_or(cpu::DEFAULT_SHARES));
+    let cgroups = &shared.machine.cgroups;
+    cgroups.limit_cpu(shared.id, Some(shares), Some(quota), None).context(setting_cpu)
+}
+
+fn setting_cpu() -> String {
+    "Failed setting cpu shares".to_owned()
 }
 
 fn check_quota(quota: u64) -> Result<Option<u64>, Error> {
@@ -166,10 +189,15 @@ pub(crate) async fn bandwidth(shared: Arc<Shared>, asked: Bandwidth) -> Result<(
     blocking(move || {
         let _turn = shared.limits.take_turn();
         let before = shared.limits.requested().bandwidth;
-        shared.change(|| {
-            shared.machine.network.limit_bandwidth(shared.id, before, asked)?;
+        let network = &shared.machine.network;
+        let apply = || {
+            network.limit_bandwidth(shared.id, before, asked)?;
             lock(&shared.limits.requested).bandwidth = Some(asked);
             Ok(())
+        };
+        shared.change(apply, |()| {
+            lock(&shared.limits.requested).bandwidth = before;
+            network.limit_bandwidth(shared.id, Some(asked), before.unwrap_or(Bandwidth::UNLIMITED))
         })
     })
     .await

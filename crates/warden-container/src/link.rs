@@ -17,7 +17,7 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 
 use tokio::io::unix::AsyncFd;
-use warden_iomux::message::{Event, MAX_PACKET, Request};
+use warden_iomux::message::{Event, MAX_PACKET, Request, VERSION};
 use warden_linux::socket::PacketSocket;
 
 /// Packets that may wait for an iomux that does not read.
@@ -45,6 +45,9 @@ pub(crate) enum Lost {
     /// The kernel refused.
     #[error("the socket of iomux failed")]
     Socket(#[source] io::Error),
+    /// Its greeting, in a version that is not spoken.
+    #[error("iomux speaks version {0} instead of {VERSION}")]
+    Version(u32),
     /// Something that is none of its messages, or not now.
     #[error("iomux said something unexpected: {0}")]
     Garbage(String),

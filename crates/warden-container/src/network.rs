@@ -36,10 +36,12 @@ mod reaper;
 mod records;
 mod repair;
 mod rule;
+pub(crate) mod stale;
 mod state;
 mod table;
 #[cfg(test)]
 mod tests;
+mod withdrawal;
 
 pub(crate) use namespace::Namespace;
 pub(crate) use records::{ContainerNetwork, OutFields, PortMapping, Records};
@@ -76,6 +78,7 @@ impl Network {
             firewall: settings.firewall.clone(),
             members: HashMap::new(),
             departed: HashMap::new(),
+            held: HashMap::new(),
             forwards: Forwards::new(settings.ports),
             dns: None,
             closed: true,
@@ -141,7 +144,8 @@ impl Network {
     }
 
     /// Disconnects a container: rules and addresses at once, its interface soon, its connections before anybody gets its
-    /// addresses ([`Network::give_back`]).
+    /// addresses ([`Network::give_back`]). Its ports lead nowhere, and are nobody else's, until nothing of it runs
+    /// ([`Network::release_ports`]).
     pub(crate) fn detach(&self, id: Id) -> Result<(), Error> {
         let mut state = lock(&self.state);
         let Some(member) = state.members.remove(&id) else { return Ok(()) };
@@ -156,8 +160,10 @@ impl Network {
             state.members.insert(id, member);
             return Err(failed(refusal));
         }
-        state.forwards.release(&member.records.net_in);
         let mapped = !member.records.net_in.is_empty();
+        if mapped {
+            state.held.insert(id, member.records.net_in.clone());
+        }
         // The container is forgotten: what fails now is told, and does not keep the rest from being done.
         let disconnected = interfaces::disconnect(&mut state.route, &names, member.addresses);
         // Through what never moved a packet nobody has connected.
@@ -167,6 +173,31 @@ impl Network {
         // Deleting the interfaces takes the kernel long. The reaper lives as long as this.
         let _ = self.reaper.send(names.outward);
         disconnected.map(drop)
+    }
+
+    /// Lets others have the ports of a container of which nothing runs any more.
+    pub(crate) fn release_ports(&self, id: Id) {
+        let mut state = lock(&self.state);
+        let ports = state.held.remove(&id).unwrap_or_default();
+        state.forwards.release(&ports);
+    }
+
+    /// Keeps everybody else from the ports of a container that is off the network and cannot be destroyed.
+    pub(crate) fn hold_ports(&self, id: Id, ports: &[PortMapping]) {
+        let mut state = lock(&self.state);
+        let mut held = Vec::new();
+        for &mapping in ports {
+            let PortMapping { protocol, host_port, .. } = mapping;
+            let request = NetIn { protocol, host_port: Some(host_port), container_port: None };
+            // What is somebody else's by now stays theirs.
+            if let Ok(reserved) = state.forwards.reserve(&request) {
+                state.forwards.keep(protocol, reserved);
+                held.push(mapping);
+            }
+        }
+        if !held.is_empty() {
+            state.held.insert(id, held);
+        }
     }
 
     /// Gives back what a container held of the pools, once nothing of it is left and its connections are forgotten.
@@ -249,7 +280,11 @@ impl Network {
 
     /// What clients have opened for a container: what a snapshot needs to have it adopted later.
     pub(crate) fn records(&self, id: Id) -> Option<Records> {
-        lock(&self.state).members.get(&id).map(|member| member.records.clone())
+        let state = lock(&self.state);
+        let connected = state.members.get(&id).map(|member| member.records.clone());
+        let held =
+            || state.held.get(&id).map(|ports| Records { net_in: ports.clone(), ..Records::default() });
+        connected.or_else(held)
     }
 
     /// Limits the bandwidth of a container in both directions; where that is refused, it is as `before` again.

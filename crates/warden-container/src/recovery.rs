@@ -7,6 +7,7 @@
 //!        no snapshot that can be read -------+------ its destruction had begun
 //!                          |                 |                            |
 //!                          +-----------> removed <------------------------+
+//!                                            |         (what does not die: quarantined, under its handle)
 //!                                            |
 //!                       else: adopted, with its rules, limits, jobs, addresses, grace time
 //! ```
@@ -29,8 +30,8 @@
 
 use std::fs;
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
 
@@ -49,6 +50,7 @@ use crate::leftovers::{processes, reconcile};
 use crate::limits;
 use crate::machine::Machine;
 use crate::network::ContainerNetwork;
+use crate::pool::lock;
 use crate::registry::{Registry, Reservation};
 use crate::snapshot::{Snapshot, Unreadable};
 use crate::state::State;
@@ -92,7 +94,7 @@ pub(crate) enum Verdict {
 
 /// Finds what an earlier daemon left, and removes what cannot be taken over; gives what can, in the order of creation.
 pub(crate) fn start(machine: &Machine) -> Result<Vec<Survivor>, Error> {
-    let Remains { survivors, doomed } = ledger::recover(machine)?;
+    let Remains { mut survivors, doomed } = ledger::recover(machine)?;
     for id in doomed.iter().copied().chain(survivors.iter().map(|survivor| survivor.snapshot.id)) {
         machine.ids.pass(id);
     }
@@ -103,18 +105,25 @@ pub(crate) fn start(machine: &Machine) -> Result<Vec<Survivor>, Error> {
     }
     // One that takes long, or cannot be ended, keeps none of the others from being removed.
     let next = AtomicUsize::new(0);
+    let undying = Mutex::new(Vec::new());
     thread::scope(|scope| {
         for _ in 0..doomed.len().min(AT_A_TIME) {
             scope.spawn(|| {
                 while let Some(&id) = doomed.get(next.fetch_add(1, Ordering::Relaxed)) {
                     if let Err(error) = machine.destroy(id) {
                         tracing::error!(container = %id, %error, "an earlier daemon's container is still there");
-                        machine.quarantine.add(id);
+                        lock(&undying).push((id, error));
                     }
                 }
             });
         }
     });
+    for (id, error) in undying.into_inner().unwrap_or_else(PoisonError::into_inner) {
+        match named_again(machine, id, &error) {
+            Some(survivor) => survivors.push(survivor),
+            None => machine.quarantine.add(id),
+        }
+    }
     reconcile::at_start(machine);
     machine.cgroups.share()?;
     if let Err(error) = machine.depot.empty_trash() {
@@ -125,6 +134,24 @@ pub(crate) fn start(machine: &Machine) -> Result<Vec<Survivor>, Error> {
         machine.dns.serve(&machine.network, &fs::read(dns::RESOLV_CONF).unwrap_or_default());
     }
     Ok(survivors)
+}
+
+/// Gives a container whose destruction an earlier daemon had begun, and which cannot be destroyed, to whoever asked for
+/// that: in quarantine, under its handle, with all that it holds.
+fn named_again(machine: &Machine, id: Id, error: &Error) -> Option<Survivor> {
+    let directory = machine.depot.directory(id);
+    let read = Snapshot::read(&directory).ok().flatten();
+    let mut snapshot = read.filter(|snapshot| snapshot.id == id)?;
+    snapshot.events.push(format!("quarantined: {error}"));
+    (snapshot.state, snapshot.stopping, snapshot.quarantined) = (State::Stopped, false, true);
+    if let Err(error) = snapshot.write(&directory) {
+        // It reads there that it is being destroyed, which is true as well.
+        tracing::warn!(container = %id, %error, "that a container is quarantined was not written down");
+    }
+    let Snapshot { network, network_v6, user, ids, .. } = snapshot;
+    let leases = machine.pools.adopt(id, network, network_v6, user, ids);
+    machine.network.hold_ports(id, &snapshot.opened.net_in);
+    Some(Survivor { snapshot, leases })
 }
 
 /// Whether a directory is that of a container which can be taken over.

@@ -160,7 +160,13 @@ impl Machine {
         failpoint::reach(format_args!("discard"));
         let outcomes = [detached, self.depot.discard(id)];
         failpoint::reach(format_args!("discarded"));
-        Error::join(outcomes.into_iter().filter_map(Result::err).collect()).map_or(Ok(()), Err)
+        match Error::join(outcomes.into_iter().filter_map(Result::err).collect()) {
+            Some(error) => Err(error),
+            None => {
+                self.network.release_ports(id);
+                Ok(())
+            }
+        }
     }
 
     /// Removes what is left of a container in which nothing runs, later, once its iomux has ended.

@@ -92,6 +92,11 @@ pub struct Bandwidth {
     pub burst: u64,
 }
 
+impl Bandwidth {
+    /// What lifts a limit.
+    pub(crate) const UNLIMITED: Self = Self { rate: u32::MAX as u64, burst: u32::MAX as u64 };
+}
+
 /// How to stop.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Stop {

@@ -36,10 +36,26 @@ impl Shared {
         Ok(())
     }
 
-    /// Makes a change that the snapshot tells of, and writes it. Blocks.
-    pub(crate) fn change<T>(&self, apply: impl FnOnce() -> Result<T, Error>) -> Result<T, Error> {
+    /// Makes a change that the snapshot tells of, and writes it; undoes it where that fails. Blocks.
+    pub(crate) fn change<T>(
+        &self,
+        apply: impl FnOnce() -> Result<T, Error>,
+        undo: impl FnOnce(&T) -> Result<(), Error>,
+    ) -> Result<T, Error> {
         let apply = || apply().inspect(|_| self.changed());
-        ledger::change(apply, || self.save())
+        ledger::change(
+            apply,
+            || self.save(),
+            |changed| {
+                undo(changed)?;
+                // Somebody else's change may have written this one too, meanwhile.
+                self.changed();
+                if let Err(error) = self.save() {
+                    tracing::debug!(container = %self.id, %error, "the snapshot is as it was before");
+                }
+                Ok(())
+            },
+        )
     }
 
     /// Has everything that a client is about to be told on the disk.

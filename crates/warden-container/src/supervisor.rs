@@ -25,6 +25,7 @@ use crate::process::Process;
 const START_TIME: Duration = Duration::from_secs(30);
 const BUILDING: &str = "building the container";
 /// How long a killed iomux may take to be gone.
+const END_OTHER_TIME: Duration = Duration::from_secs(5);
 const END_TIME: Timespec = Timespec { tv_sec: 5, tv_nsec: 0 };
 
 /// A running iomux with a container that stands, or is about to.
@@ -72,7 +73,8 @@ impl Supervisor {
         Self::launch(program, &["--adopt"], spec, "taking the container over", Stage::Ready).await
     }
 
-    /// Finds the iomux of a container that an earlier daemon has made; none when it is dead.
+    /// Finds the iomux of a container that an earlier daemon has made; none when it is dead, or is ended because it says
+    /// what is not understood.
     pub(crate) async fn find(spec: &Path) -> Result<Option<Self>, Error> {
         let path = spec.with_file_name("run").join("iomux.sock");
         let socket = match PacketSocket::connect(&path) {
@@ -86,6 +88,15 @@ impl Supervisor {
             // It spoke after it was held: the number was its own.
             Ok(Ok((init, stands, told))) => Ok(Some(Self { link, process: process?, init, told, stands })),
             Ok(Err(Failure::Lost(Lost::Closed))) => Ok(None),
+            Ok(Err(Failure::Lost(lost @ Lost::Garbage(_)))) => {
+                tracing::error!(pid, error = %lost, "iomux is ended");
+                let mut process = process?;
+                process.kill();
+                match tokio::time::timeout(END_OTHER_TIME, process.end()).await {
+                    Ok(()) => Ok(None),
+                    Err(_) => Err(lost).context(|| format!("asking iomux {pid}, which cannot be killed")),
+                }
+            }
             Ok(Err(Failure::Lost(lost))) => Err(lost).context(|| format!("asking iomux {pid}")),
             Ok(Err(Failure::Refused(error))) => Err(error),
             Err(_) => {
@@ -179,7 +190,7 @@ async fn greeted(link: &mut Link, until: Stage) -> Result<(i32, bool, Vec<Event>
     match link.next().await? {
         Event::Hello { version } if VERSIONS.contains(&version) => {}
         Event::Hello { version } => {
-            return Err(Lost::Garbage(format!("version {version} instead of {VERSION}")).into());
+            return Err(Lost::Version(version).into());
         }
         other => return Err(Lost::Garbage(format!("{other:?} before its greeting")).into()),
     }

@@ -1,27 +1,40 @@
-//! What is done when iomux dies under a container that lives: another takes its place, and nothing is lost.
+//! What is done when iomux dies under a container that lives, or says what is not understood and is ended: another takes
+//! its place, and nothing is lost.
 //!
 //! Until it is ready no request is taken from the inbox: clients wait, and notice nothing else. A job that was being
 //! started is known to the next iomux or was never started. Copies end, for their helpers die with the iomux that has
 //! made them.
 
+use std::time::Duration;
+
 use tokio::task::JoinHandle;
 use warden_iomux::message::{Event, Step};
 
 use crate::actor::Actor;
-use crate::error::Error;
+use crate::error::{Context, Error};
 use crate::link::Lost;
 use crate::supervisor::Supervisor;
+use crate::undying;
 
 /// How many that follow each other may die before they are ready.
 const ATTEMPTS: u32 = 5;
+/// How long a killed one may take to be gone.
+const END_TIME: Duration = Duration::from_secs(5);
 
 /// The next iomux, while it is being started.
 pub(crate) type TakeOver = JoinHandle<Result<Supervisor, Error>>;
 
 impl Actor {
-    /// Has another iomux take over.
-    pub(crate) fn replace_supervisor(&mut self) {
-        tracing::warn!(container = %self.shared.id, "iomux has died: another takes over");
+    /// Has another iomux take over from one that has died, or has to die.
+    pub(crate) fn replace_supervisor(&mut self, lost: &Lost) {
+        match lost {
+            Lost::Closed => {
+                tracing::warn!(container = %self.shared.id, "iomux has died: another takes over");
+            }
+            lost => {
+                tracing::error!(container = %self.shared.id, error = %lost, "iomux is ended: another takes over");
+            }
+        }
         self.link = None;
         self.end_copies();
         let old = self.process.take();
@@ -31,7 +44,10 @@ impl Actor {
             // Two would read the same pipes.
             if let Some(mut old) = old {
                 old.kill();
-                old.end().await;
+                if tokio::time::timeout(END_TIME, old.end()).await.is_err() {
+                    let source = std::io::Error::other(undying::describe(old.id().cast_signed()));
+                    return Err(source).context(|| "killing iomux".to_owned());
+                }
             }
             let mut attempt = 1;
             loop {

@@ -4,9 +4,10 @@
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 const LOOP_CONFIGURE: u32 = 0x4c0a;
+const LOOP_CLR_FD: u32 = 0x4c01;
 const LOOP_CTL_GET_FREE: u32 = 0x4c82;
 /// The kernel frees the device when nobody has it open or mounted any more.
 const LO_FLAGS_AUTOCLEAR: u32 = 4;
@@ -47,6 +48,17 @@ pub fn attach(file: BorrowedFd<'_>) -> io::Result<(PathBuf, File)> {
         }
     }
     Err(io::Error::from(rustix::io::Errno::BUSY))
+}
+
+/// Detaches a block device from its file, at once or when its last user lets go of it; one without a file is well.
+pub fn release(path: &Path) -> io::Result<()> {
+    let device = OpenOptions::new().read(true).open(path)?;
+    // SAFETY: the request takes no argument.
+    let result = unsafe { libc::ioctl(device.as_raw_fd(), LOOP_CLR_FD as _, 0) };
+    match (result, io::Error::last_os_error()) {
+        (-1, error) if error.raw_os_error() != Some(libc::ENXIO) => Err(error),
+        _ => Ok(()),
+    }
 }
 
 fn configure(device: &File, file: BorrowedFd<'_>) -> io::Result<()> {

@@ -316,7 +316,7 @@ async fn a_dead_init_stops_the_container() {
 }
 
 #[tokio::test]
-async fn garbage_ends_this_container_cleanly() {
+async fn garbage_of_an_iomux_that_nothing_replaces_ends_this_container_cleanly() {
     let world = world("garbage", SLEEPS);
     let (job, _) = spawn(&world).await;
     let starting = world.container.spawn(Run::default());
@@ -330,6 +330,72 @@ async fn garbage_ends_this_container_cleanly() {
     let stopped = world.container.stop(Stop::default()).await;
     assert!(stopped.unwrap_err().to_string().ends_with("it has ended"), "what runs inside is not known");
     assert_eq!(info(&world).await.events, ["supervisor died"]);
+    world.container.destroy().await.unwrap();
+}
+
+/// A script in the place of the next iomux: it greets, says that the container stands, goes on with some words, and stays.
+struct Successor(std::path::PathBuf);
+
+impl Successor {
+    fn new(world: &World, then: &str) -> Self {
+        let starts = world.machine.settings.depot.join("helpers/starts");
+        let script = format!(
+            "#!/bin/sh\necho $$ >>{}\nprintf '{{\"hello\":{{\"version\":1}}}}' >&0\n\
+             printf '{{\"ready\":{{\"init_pid\":1}}}}' >&0\n{then}\nexec sleep 1000\n",
+            starts.display()
+        );
+        fs::write(&world.machine.supervisor, script).unwrap();
+        fs::set_permissions(&world.machine.supervisor, fs::Permissions::from_mode(0o755)).unwrap();
+        // The next iomux keeps a log.
+        let spec = world.machine.depot.spec_path(world.container.id());
+        fs::create_dir_all(spec.with_file_name("run")).unwrap();
+        Self(starts)
+    }
+
+    /// The process of each start.
+    fn started(&self) -> Vec<i32> {
+        let text = fs::read_to_string(&self.0).unwrap();
+        text.lines().map(|line| line.parse().unwrap()).collect()
+    }
+}
+
+impl Drop for Successor {
+    fn drop(&mut self) {
+        // Those before the last are reaped; it is not, as long as the world is there.
+        let last = self.started().last().and_then(|pid| rustix::process::Pid::from_raw(*pid));
+        let _ = rustix::process::kill_process(last.unwrap(), rustix::process::Signal::KILL);
+    }
+}
+
+#[tokio::test]
+async fn an_iomux_that_is_not_understood_is_ended_and_another_takes_over() {
+    for garbage in [&b"\xff"[..], br#"{"hello":{"version":1}}"#] {
+        let world = world("understood", SLEEPS);
+        let (job, id) = spawn(&world).await;
+        let output = format!(r#"printf '{{"output":{{"job":{id},"stdout":7,"stderr":0}}}}' >&0"#);
+        let successor = Successor::new(&world, &output);
+        world.iomux.say_bytes(garbage);
+        job.progress().wait_for(|progress| progress.stdout == 7).await.unwrap();
+        assert!(job.progress().borrow().end.is_none(), "the job goes on");
+        assert_eq!((info(&world).await.state, info(&world).await.events.len()), (State::Active, 0));
+        assert_eq!(successor.started().len(), 1);
+        let gone = rustix::process::test_kill_process(world.process);
+        assert!(gone.is_err(), "two would read the same pipes");
+    }
+}
+
+#[tokio::test]
+async fn when_no_iomux_is_understood_the_container_is_ended() {
+    let world = world("babble", SLEEPS);
+    let (job, _) = spawn(&world).await;
+    let successor = Successor::new(&world, "printf nonsense >&0");
+    world.iomux.say_bytes(b"{");
+    assert_eq!(ended(&job).await, ExitCause::InitDied);
+    while info(&world).await.events.is_empty() {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(info(&world).await.events, ["supervisor died"]);
+    assert_eq!(successor.started().len(), MAX_MISUNDERSTOOD as usize);
     world.container.destroy().await.unwrap();
 }
 

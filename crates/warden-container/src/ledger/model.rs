@@ -95,7 +95,7 @@ impl Model {
     }
 
     /// Forgets what the next writing of a snapshot replaces.
-    fn tidy(&self, id: Id) {
+    pub(super) fn tidy(&self, id: Id) {
         if let Some(directory) = lock(&self.kernel).directories.get_mut(&id) {
             directory.unfinished = None;
         }
@@ -164,7 +164,13 @@ impl Model {
                 memory.members.entry(id).or_default().ports.insert(port);
             })
         };
-        change(apply, || self.save(id, false))
+        let undo = |(): &()| {
+            self.step(|kernel, memory| {
+                kernel.rules.entry(id).or_default().remove(&port);
+                memory.members.entry(id).or_default().ports.remove(&port);
+            })
+        };
+        change(apply, || self.save(id, false), undo)
     }
 
     /// Limits something, which takes an interface too.
@@ -176,7 +182,14 @@ impl Model {
             }
             self.step(|_, memory| memory.members.entry(id).or_default().limit = Some(limit))
         };
-        change(apply, || self.save(id, false))
+        let before = lock(&self.memory).members.get(&id).and_then(|member| member.limit);
+        let undo = |(): &()| {
+            for hierarchy in HIERARCHIES {
+                self.step(|kernel, _| kernel.cgroups.insert((id, hierarchy), before))?;
+            }
+            self.step(|_, memory| memory.members.entry(id).or_default().limit = before)
+        };
+        change(apply, || self.save(id, false), undo)
     }
 
     /// Ends a container as its actor does: what takes long is left for later.

@@ -177,6 +177,39 @@ fn a_limit_is_set_whole_or_is_as_before_and_always_when_a_client_was_told() {
 }
 
 #[test]
+fn a_change_whose_snapshot_cannot_be_written_is_undone() {
+    let whole = with_container();
+    type Change = fn(&Model) -> Result<(), Error>;
+    // The steps of the kernel's part; behind them the snapshot is written in two.
+    let changes: [(usize, Change); 2] =
+        [(1, |model| model.net_in(id(2), 1_003)), (5, |model| model.limit(id(2), 9))];
+    for (steps, change) in changes {
+        for refused in [steps, steps + 1] {
+            let model = Model::new(whole.clone(), None, End::Refusal);
+            model.start().unwrap();
+            let model = model.then(refused, End::Refusal);
+            assert_eq!(change(&model).unwrap_err().to_string(), "a step: refused");
+            model.tidy(id(2));
+            assert_eq!(lock_kernel(&model), whole, "{refused}");
+            // What memory has is as it was, too.
+            model.save(id(2), false).unwrap();
+            assert_eq!(model.into_kernel(), whole, "{refused}");
+        }
+        let model = Model::new(whole.clone(), None, End::Refusal);
+        model.start().unwrap();
+        change(&model.then(steps + 2, End::Refusal)).unwrap();
+    }
+}
+
+#[test]
+fn what_cannot_be_undone_either_is_told_with_the_failure() {
+    let failed =
+        |text: &str| Err(Error::Failed { action: text.to_owned(), source: std::io::ErrorKind::Other.into() });
+    let told = change(|| Ok(()), || failed("writing"), |()| failed("undoing")).unwrap_err().to_string();
+    assert!(told.starts_with("2 failures: writing: ") && told.contains("undoing: "), "{told}");
+}
+
+#[test]
 fn a_container_that_died_while_no_daemon_ran_is_removed_whatever_interrupts_it() {
     let (clean, mut dead) = (with_neighbour(), with_container());
     dead.inside.remove(&id(2));

@@ -4,7 +4,6 @@ use std::collections::HashSet;
 use std::ffi::OsStr;
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use crate::depot::{HELPERS, IMAGES, TRASH};
@@ -70,22 +69,6 @@ fn below(table: &[u8], depot: &Path) -> Vec<(PathBuf, Option<Id>)> {
             .then(|| (place, Id::parse(inside.as_bytes())))
     };
     table.split(|byte| *byte == b'\n').filter_map(place).collect()
-}
-
-/// Loop devices of an image of which nothing is mounted at the depot.
-pub(super) fn loop_devices(image: &Path, depot: &Path) -> Vec<PathBuf> {
-    let Ok(wanted) = fs::metadata(image) else { return Vec::new() };
-    let mounted = fs::metadata(depot).map(|found| found.dev()).ok();
-    let is_it = |backing: &Path| {
-        fs::metadata(backing).is_ok_and(|found| (found.dev(), found.ino()) == (wanted.dev(), wanted.ino()))
-    };
-    let device = |entry: fs::DirEntry| {
-        let backing = fs::read(entry.path().join("loop/backing_file")).ok()?;
-        let device = Path::new("/dev").join(entry.file_name());
-        let number = fs::metadata(&device).map(|found| found.rdev()).ok();
-        (is_it(Path::new(OsStr::from_bytes(backing.trim_ascii_end()))) && number != mounted).then_some(device)
-    };
-    fs::read_dir("/sys/block").into_iter().flatten().flatten().filter_map(device).collect()
 }
 
 #[cfg(test)]

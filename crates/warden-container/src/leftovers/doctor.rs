@@ -62,13 +62,7 @@ impl Doctor {
         let (containers, others): (Vec<_>, Vec<_>) =
             found.into_iter().partition(|leftover| leftover.kind == Kind::Container);
         let place = self.place();
-        let mut done: Vec<_> = others
-            .into_iter()
-            .map(|leftover| {
-                let outcome = place.remove(&leftover);
-                (leftover, outcome)
-            })
-            .collect();
+        let mut done = place.remove_all(others);
         if containers.is_empty() {
             return done;
         }
@@ -97,6 +91,7 @@ impl Doctor {
             table: &self.settings.firewall.table,
             image: self.settings.depot_image.as_ref().map(|image| image.path.as_path()),
             in_use: self.is_in_use(),
+            network: None,
         }
     }
 }

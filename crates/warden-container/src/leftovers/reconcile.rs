@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::sync::Weak;
 use std::time::Duration;
 
-use super::{Place, depot};
+use super::{Leftover, Place, depot};
 use crate::error::{Error, blocking};
 use crate::id::Id;
 use crate::machine::Machine;
@@ -51,6 +51,7 @@ fn place(machine: &Machine) -> Place<'_> {
         table: &machine.settings.firewall.table,
         image: machine.settings.depot_image.as_ref().map(|image| image.path.as_path()),
         in_use: true,
+        network: Some(&machine.network),
     }
 }
 
@@ -60,7 +61,7 @@ fn leases_without_directory(machine: &Machine) -> Result<HashSet<Id>, Error> {
     Ok(holders.difference(&known).copied().collect())
 }
 
-fn clean(place: &Place<'_>, found: Result<Vec<super::Leftover>, Error>) {
+fn clean(place: &Place<'_>, found: Result<Vec<Leftover>, Error>) {
     let found = match found {
         Ok(found) => found,
         Err(error) => {
@@ -68,9 +69,8 @@ fn clean(place: &Place<'_>, found: Result<Vec<super::Leftover>, Error>) {
             return;
         }
     };
-    for leftover in found {
-        let (kind, name) = (leftover.kind, &leftover.name);
-        match place.remove(&leftover) {
+    for (Leftover { kind, name, .. }, outcome) in place.remove_all(found) {
+        match outcome {
             Ok(true) => tracing::warn!(%kind, name, "removed what was left over"),
             Ok(false) => tracing::warn!(%kind, name, "left over, and left alone"),
             Err(error) => tracing::error!(%kind, name, %error, "left over, and cannot be removed"),

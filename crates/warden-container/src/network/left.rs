@@ -2,11 +2,11 @@
 
 use std::collections::HashSet;
 
-use warden_linux::netlink::nftables::{self, Batch};
+use warden_linux::netlink::nftables::Batch;
 use warden_linux::netlink::{Protocol, Refusal, Socket, route};
 
 use super::interfaces::{group, owner};
-use super::{failed, open, reaper, table};
+use super::{failed, open, reaper};
 use crate::error::Error;
 use crate::id::Id;
 
@@ -33,16 +33,6 @@ pub(crate) fn stray_interfaces(table: &str, known: &HashSet<Id>) -> Result<Vec<(
 pub(crate) fn delete_interfaces(names: Vec<String>) -> Result<(), Error> {
     reaper::delete(&mut open(Protocol::Route)?, names.into_iter());
     Ok(())
-}
-
-/// Containers but for these that a table has rules for; nothing where there is no such table.
-pub(crate) fn stray_rules(table: &str, known: &HashSet<Id>) -> Result<Option<Vec<Id>>, Error> {
-    let chains = nftables::chains(&mut open(Protocol::Netfilter)?, table).map_err(failed)?;
-    if chains.is_empty() {
-        return Ok(None);
-    }
-    let owners = chains.iter().filter_map(|chain| table::owner(chain));
-    Ok(Some(owners.filter(|id| !known.contains(id)).collect()))
 }
 
 /// Deletes a whole table.

@@ -27,6 +27,8 @@ pub(super) struct State {
     pub(super) members: HashMap<Id, Member>,
     /// Containers that were disconnected, and whose connections may still be tracked.
     pub(super) departed: HashMap<Id, Departed>,
+    /// Ports of containers that are off the network, of which something may still run.
+    pub(super) held: HashMap<Id, Vec<PortMapping>>,
     pub(super) forwards: Forwards,
     /// The port on 127.0.0.1 where questions for names are taken.
     pub(super) dns: Option<u16>,

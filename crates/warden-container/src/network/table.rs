@@ -37,13 +37,13 @@ use matching::{
 };
 
 /// Names of the containers' interfaces on the host.
-const INTERFACES: &str = "interfaces";
+pub(super) const INTERFACES: &str = "interfaces";
 /// Each with the address that its container may send from: of IPv4, of IPv6.
-const MEMBERS: [&str; 2] = ["members", "members6"];
+pub(super) const MEMBERS: [&str; 2] = ["members", "members6"];
 /// Each with the chain of what its container may send.
-const OUTGOING: &str = "outgoing";
+pub(super) const OUTGOING: &str = "outgoing";
 /// Protocols and ports of the host, each with an address and a port of a container: of IPv4, of IPv6.
-const FORWARDS: [&str; 2] = ["forwards", "forwards6"];
+pub(super) const FORWARDS: [&str; 2] = ["forwards", "forwards6"];
 
 /// The port of name servers.
 const DNS: u16 = 53;
@@ -294,6 +294,13 @@ impl<'a, 'b> Table<'a, 'b> {
         }
         expressions.push(Expression::Verdict(Accept));
         self.0.insert_rule(&chain(id), &expressions);
+    }
+
+    /// Lets a container reach this, and what all may, instead of what it could.
+    pub(super) fn allow_only(&mut self, id: Id, rules: &[Rule]) {
+        self.0.flush_chain(&chain(id));
+        self.0.add_rule(&chain(id), &[Expression::Verdict(Goto("common"))]);
+        rules.iter().for_each(|rule| self.allow(id, rule));
     }
 
     fn rule(&mut self, chain: &str, parts: &[&[Expression<'_>]]) {

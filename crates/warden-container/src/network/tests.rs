@@ -152,6 +152,7 @@ fn a_change_that_meets_a_table_of_somebody_elses_making_writes_it_whole() {
         network.detach(ids[0]).unwrap();
         network.detach(ids[0]).unwrap();
         assert!(!listed().concat().contains(ids[0].as_str()));
+        network.release_ports(ids[0]);
         assert!(network.records(ids[0]).is_none());
     });
 }
@@ -243,5 +244,104 @@ fn addresses_come_back_when_their_connections_are_forgotten() {
         assert_eq!(tracked(), 1);
         let _next = prepare(&settings, Vec::new(), &[]).unwrap();
         assert_eq!(tracked(), 0);
+    });
+}
+
+#[test]
+fn what_the_table_holds_of_containers_that_are_no_more_is_deleted_and_nothing_else() {
+    alone(|| {
+        let (network, _) = prepare(&settings(), vec![container(1)], &[]).unwrap();
+        let before = listed();
+        nft(&["add", "table", "inet", "other"]);
+        nft(&["add", "chain", "inet", "other", "out-00000000002"]);
+        // As a fault of ours would leave it: nothing is repaired that we ourselves have done.
+        let lost = container(2);
+        {
+            let mut state = lock(&network.state);
+            let member = Member { addresses: lost.addresses, records: lost.records.clone() };
+            let added = state.change(|table| {
+                table.add_container(lost.id, &names(lost.id).host, lost.addresses);
+                for forward in lost.records.net_in.iter().flat_map(|&mapping| member.forwards(mapping)) {
+                    table.add_forward(forward);
+                }
+                let (protocol, port) = (Transport::Tcp, 1);
+                let address = std::net::Ipv4Addr::new(10, 254, 9, 9).into();
+                table.add_forward(table::Forward { protocol, host_port: 99, address, port });
+            });
+            added.unwrap();
+        }
+        let entries = stale::entries("warden").unwrap().unwrap();
+        let told: Vec<_> = entries.iter().map(|entry| (entry.owner, entry.name.as_str())).collect();
+        let expected = [
+            (Some(container(1).id), "inet warden out-00000000001"),
+            (Some(lost.id), "inet warden out-00000000002"),
+            (None, "inet warden forwards 6:99"),
+        ];
+        assert_eq!(told, expected);
+        // The first is connected, whatever is asked for.
+        network.delete_stale(&told.iter().map(|(_, name)| *name).collect()).unwrap();
+        assert_eq!(listed(), before);
+        assert!(nft(&["list", "table", "inet", "other"]).contains("out-00000000002"));
+        assert_eq!(stale::entries("warden").unwrap().unwrap().len(), 1);
+        assert!(stale::entries("nothing").unwrap().is_none());
+
+        // Without a daemon nobody is connected but who is not named.
+        drop(network);
+        nft(&["add", "chain", "inet", "warden", "out-00000000003"]);
+        nft(&["add", "element", "inet", "warden", "outgoing", "{ w-00000000003-0 : goto out-00000000003 }"]);
+        let names = ["inet warden out-00000000003"];
+        stale::delete("warden", &names.into()).unwrap();
+        assert_eq!(listed(), before);
+    });
+}
+
+#[test]
+fn what_is_withdrawn_was_never_opened() {
+    alone(|| {
+        let (network, _) = prepare(&settings(), vec![container(1)], &[]).unwrap();
+        let id = container(1).id;
+        let before = (listed(), network.records(id));
+        let request = NetIn { protocol: Transport::Tcp, host_port: Some(77), container_port: Some(7) };
+        let mapping = PortMapping { protocol: Transport::Tcp, host_port: 77, container_port: 7 };
+        {
+            // Without an interface: that is not what is tested.
+            let mut state = lock(&network.state);
+            let reserved = state.forwards.reserve(&request).unwrap();
+            state.map(id, mapping).unwrap();
+            state.forwards.keep(mapping.protocol, reserved);
+        }
+        let more = NetOut { network: Some(b"198.51.100.7".to_vec()), ..NetOut::default() };
+        network.net_out(id, &more).unwrap();
+        assert_ne!((listed(), network.records(id)), before);
+        network.withdraw_port(id, mapping).unwrap();
+        network.withdraw_rule(id, &more).unwrap();
+        assert_eq!((listed(), network.records(id)), before);
+        assert!(lock(&network.state).forwards.reserve(&request).is_ok());
+        network.withdraw_port(id, mapping).unwrap();
+        network.withdraw_rule(id, &more).unwrap();
+        network.withdraw_rule(container(2).id, &more).unwrap();
+        assert_eq!((listed(), network.records(id)), before);
+    });
+}
+
+#[test]
+fn the_ports_of_what_is_disconnected_are_its_own_until_nothing_of_it_runs() {
+    alone(|| {
+        let (network, _) = prepare(&settings(), vec![container(1)], &[]).unwrap();
+        let (id, ports) = (container(1).id, container(1).records.net_in);
+        let request = NetIn { protocol: Transport::Tcp, host_port: Some(61_002), container_port: None };
+        let is_free = |network: &Network| lock(&network.state).forwards.reserve(&request).is_ok();
+        network.detach(id).unwrap();
+        assert!(!is_free(&network) && !listed().concat().contains("61002"));
+        assert_eq!(network.records(id).unwrap().net_in, ports, "its snapshot tells of them");
+        network.release_ports(id);
+        assert!(is_free(&network) && network.records(id).is_none());
+        network.hold_ports(id, &ports);
+        network.hold_ports(container(2).id, &ports);
+        assert!(!is_free(&network));
+        network.release_ports(container(2).id);
+        assert!(!is_free(&network), "they were not the other's");
+        network.release_ports(id);
+        assert!(is_free(&network));
     });
 }

@@ -5,9 +5,11 @@ use std::net::IpAddr;
 use super::{Attributes, Refusal, Requests, Socket, attribute, flag, octets, text};
 
 mod expression;
+mod listing;
 mod watch;
 
 pub use expression::{Compare, Connection, Expression, Meta, Part, Verdict};
+pub use listing::{Element, elements};
 pub use watch::Watch;
 
 /// The subsystem's number, in the upper byte of a message's kind.
@@ -20,6 +22,7 @@ const NEW_CHAIN: u16 = SUBSYSTEM | 3;
 const GET_CHAIN: u16 = SUBSYSTEM | 4;
 const DELETE_CHAIN: u16 = SUBSYSTEM | 5;
 const NEW_RULE: u16 = SUBSYSTEM | 6;
+const DELETE_RULE: u16 = SUBSYSTEM | 8;
 const NEW_SET: u16 = SUBSYSTEM | 9;
 const NEW_ELEMENT: u16 = SUBSYSTEM | 12;
 const DELETE_ELEMENT: u16 = SUBSYSTEM | 14;
@@ -183,6 +186,14 @@ impl<'a> Batch<'a> {
         let table = self.table;
         self.push(format!("deleting the chain {name}"), DELETE_CHAIN, 0, |attributes| {
             attributes.text(1, table).text(3, name);
+        });
+    }
+
+    /// Deletes all rules of a chain.
+    pub fn flush_chain(&mut self, name: &str) {
+        let table = self.table;
+        self.push(format!("emptying the chain {name}"), DELETE_RULE, 0, |attributes| {
+            attributes.text(1, table).text(2, name);
         });
     }
 
