@@ -65,11 +65,12 @@ chaos: build ## Kill daemon, supervisors, inits and jobs at random while clients
 	WARDEN_DIST=$(abspath $(TARGET_DIR))/dist-chaos $(TARGET_DIR)/debug/chaos
 
 .PHONY: lint
-lint: setup ## Check format, lints, and the rules between the crates.
+lint: setup ## Check format, lints, the rules between the crates, and the service for systemd.
 	cargo fmt --all --check
 	cargo clippy --locked --workspace --all-targets -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --locked --workspace --no-deps --quiet
 	scripts/check-rooms
+	scripts/check-service
 
 .PHONY: bench-build
 bench-build: build
