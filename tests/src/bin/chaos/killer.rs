@@ -72,22 +72,31 @@ impl<'a> Killer<'a> {
     /// Kills something after a while.
     pub(crate) fn step(&mut self) {
         thread::sleep(Duration::from_millis(10 + self.random.below(250) as u64));
-        match self.random.below(20) {
-            0..=4 => self.kill_daemon(),
-            5..=9 => self.fail_daemon(),
-            10..=12 => self.fail_iomux(),
-            13 => self.kill_helper("iomux"),
-            14 => self.kill_helper("wshd"),
+        match self.random.below(24) {
+            0..=3 => self.kill_daemon(&[]),
+            4 | 5 => self.kill_daemon(&["iomux"]),
+            6 => self.kill_daemon(&["wshd"]),
+            7 => self.kill_daemon(&["wshd", "iomux"]),
+            8..=12 => self.fail_daemon(),
+            13..=15 => self.fail_iomux(),
+            16 => self.kill_helpers(&["iomux"], ""),
+            17 => self.kill_helpers(&["wshd"], ""),
+            18 => self.kill_helpers(&["wshd", "iomux"], ""),
             _ => self.kill_job(),
         }
     }
 
-    /// Kills wardend, and starts it again.
-    pub(crate) fn kill_daemon(&mut self) {
+    /// Kills wardend, then, while none runs, these helpers of one container, and starts it again.
+    pub(crate) fn kill_daemon(&mut self, helpers: &[&str]) {
+        self.end_daemon();
+        self.kill_helpers(helpers, ", while no wardend runs");
+        self.restart();
+    }
+
+    fn end_daemon(&mut self) {
         self.daemon.signal(Signal::KILL);
         self.daemon.wait();
         self.count("wardend");
-        self.restart();
     }
 
     fn restart(&mut self) {
@@ -102,9 +111,7 @@ impl<'a> Killer<'a> {
 
     /// Has the daemon end at a place of its own, wherever that is reached.
     fn fail_daemon(&mut self) {
-        self.daemon.signal(Signal::KILL);
-        self.daemon.wait();
-        self.count("wardend");
+        self.end_daemon();
         let point = FAILPOINTS[self.random.below(FAILPOINTS.len())];
         let times = 1 + self.random.below(PASSES);
         if self.daemon.try_restart(Some(("WARDEN_FAILPOINT", &format!("{point}:{times}")))) {
@@ -123,9 +130,7 @@ impl<'a> Killer<'a> {
 
     /// Has one iomux end at a place of its own; another takes over.
     fn fail_iomux(&mut self) {
-        self.daemon.signal(Signal::KILL);
-        self.daemon.wait();
-        self.count("wardend");
+        self.end_daemon();
         let point = IOMUX_FAILPOINTS[self.random.below(IOMUX_FAILPOINTS.len())];
         let times = 1 + self.random.below(PASSES);
         let token = self.daemon.directory().join("failpoint");
@@ -154,21 +159,25 @@ impl<'a> Killer<'a> {
         Some((id.clone(), handle.clone()))
     }
 
-    fn kill_helper(&mut self, helper: &str) {
+    /// Kills helpers of one container, one right after the other.
+    fn kill_helpers(&mut self, helpers: &[&str], when: &str) {
         let Some((id, handle)) = self.container() else { return };
-        let file = self.daemon.depot(&id).join("run").join(format!("{helper}.pid"));
-        let Some(pid) = fs::read_to_string(file).ok().and_then(|text| text.trim().parse().ok()) else {
-            return;
-        };
-        let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-        if !String::from_utf8_lossy(&line).contains(helper) {
-            return;
+        for helper in helpers {
+            let Some(pid) = self.helper(&id, helper) else { continue };
+            if *helper == "wshd" {
+                self.shared.broken.lock().unwrap().insert(handle.clone());
+            }
+            kill(pid);
+            self.count(&format!("{helper}{when}"));
         }
-        if helper == "wshd" {
-            self.shared.broken.lock().unwrap().insert(handle);
-        }
-        kill(pid);
-        self.count(helper);
+    }
+
+    /// The process of a container's helper.
+    fn helper(&self, id: &str, helper: &str) -> Option<i32> {
+        let file = self.daemon.depot(id).join("run").join(format!("{helper}.pid"));
+        let pid = fs::read_to_string(file).ok()?.trim().parse().ok()?;
+        let line = fs::read(format!("/proc/{pid}/cmdline")).ok()?;
+        String::from_utf8_lossy(&line).contains(helper).then_some(pid)
     }
 
     fn kill_job(&mut self) {

@@ -1,6 +1,5 @@
 //! A client that works on containers of its own, and remembers what it was told.
 
-use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -11,22 +10,30 @@ use warden_client::protocol::messages::*;
 use warden_client::{Client, Error};
 use warden_tests::Random;
 
+use crate::output::{Extent, Fate, Got, Script};
+use crate::promise::{self, Limits, OneOf, Port, Seen, Sight, Told};
 use crate::{PATIENCE, Shared, shown};
 
 /// Containers of one client.
 const CONTAINERS: usize = 3;
+/// What a daemon that ends answers.
+const CLOSING: &str = "the server is shutting down";
+/// The rate and burst of a network without a limit.
+const UNLIMITED: u64 = u32::MAX as u64;
 
-/// What a client knows of a container.
+/// A container, and what its client knows of it.
 #[derive(Clone, Debug)]
 struct Known {
     handle: Vec<u8>,
-    /// It was told that the container is there; else it does not know.
-    told: bool,
-    /// It has asked to destroy it, and does not know what became of that.
-    doomed: bool,
-    /// It has asked to stop it.
-    stopped: bool,
-    memory: Option<u64>,
+    /// Known to who was told that it is there.
+    id: Option<String>,
+    told: Told,
+}
+
+impl Known {
+    fn handle(&self) -> Option<Vec<u8>> {
+        Some(self.handle.clone())
+    }
 }
 
 /// A client.
@@ -37,7 +44,7 @@ pub(crate) struct Worker {
     number: usize,
     count: usize,
     containers: Vec<Known>,
-    gone: Vec<Vec<u8>>,
+    destroyed: Vec<Known>,
 }
 
 /// How a request ended.
@@ -48,18 +55,20 @@ enum Answer<T> {
     Lost,
 }
 
+impl<T> From<Result<T, Error>> for Answer<T> {
+    fn from(outcome: Result<T, Error>) -> Self {
+        match outcome {
+            Ok(value) => Self::Done(value),
+            Err(Error::Server { message }) => Self::Refused(shown(&message)),
+            Err(_) => Self::Lost,
+        }
+    }
+}
+
 impl Worker {
     pub(crate) fn new(socket: &Path, shared: Arc<Shared>, random: Random, number: usize) -> Self {
-        let (containers, gone) = Default::default();
-        Self { socket: socket.to_owned(), shared, random, number, count: 0, containers, gone }
-    }
-
-    fn answer<T>(outcome: Result<T, Error>) -> Answer<T> {
-        match outcome {
-            Ok(value) => Answer::Done(value),
-            Err(Error::Server { message }) => Answer::Refused(shown(&message)),
-            Err(_) => Answer::Lost,
-        }
+        let (containers, destroyed) = Default::default();
+        Self { socket: socket.to_owned(), shared, random, number, count: 0, containers, destroyed }
     }
 
     async fn connect(&self) -> Client {
@@ -75,7 +84,7 @@ impl Worker {
 
     /// Asks once.
     async fn once<C: Asked>(&self, request: C) -> Answer<C::Response> {
-        Self::answer(self.connect().await.request(request).await)
+        self.connect().await.request(request).await.into()
     }
 
     /// Asks again whenever the daemon dies: for what can be asked twice.
@@ -84,18 +93,19 @@ impl Worker {
         loop {
             match self.once(request.clone()).await {
                 Answer::Done(response) => return Ok(response),
-                Answer::Refused(text) if text != "the server is shutting down" => return Err(text),
+                Answer::Refused(text) if text != CLOSING => return Err(text),
                 _ => assert!(Instant::now() < deadline, "no answer for {PATIENCE:?}"),
             }
         }
     }
 
-    /// Works until it shall end, and then looks whether all is as it was told.
-    pub(crate) async fn work(mut self) {
+    /// Works until it shall end, and then looks whether all is as it was told; gives the handles that may be there.
+    pub(crate) async fn work(mut self) -> Vec<Vec<u8>> {
         while !self.shared.ending.load(Ordering::Relaxed) {
             self.step().await;
         }
         self.finish().await;
+        self.containers.into_iter().map(|known| known.handle).collect()
     }
 
     async fn step(&mut self) {
@@ -103,12 +113,12 @@ impl Worker {
             return self.create().await;
         }
         let which = self.random.below(self.containers.len());
-        match self.random.below(10) {
+        match self.random.below(11) {
             0 | 1 => self.destroy(which).await,
-            2 => self.limit(which).await,
-            3 => self.open(which).await,
-            4 => self.stop(which).await,
-            5 => self.look(which).await,
+            2 | 3 => self.limit(which).await,
+            4 => self.open(which).await,
+            5 => self.stop(which).await,
+            6 => self.look(which).await,
             _ => self.job(which).await,
         }
     }
@@ -116,90 +126,219 @@ impl Worker {
     async fn create(&mut self) {
         self.count += 1;
         let handle = format!("chaos-{}-{}", self.number, self.count).into_bytes();
-        let request = CreateRequest { handle: Some(handle.clone()), ..CreateRequest::default() };
-        let mut known = Known { handle, told: false, doomed: false, stopped: false, memory: None };
-        match self.once(request).await {
+        let mut known = Known { handle, id: None, told: Told::default() };
+        match self.once(CreateRequest { handle: known.handle(), ..CreateRequest::default() }).await {
             Answer::Done(_) => {
                 self.shared.created.fetch_add(1, Ordering::Relaxed);
-                known.told = true;
-                let info = InfoRequest { handle: Some(known.handle.clone()) };
-                if let Ok(info) = self.surely(info).await {
-                    let path = String::from_utf8(info.container_path.unwrap()).unwrap();
-                    let id = path.rsplit('/').next().unwrap().to_owned();
-                    self.shared.known.lock().unwrap().insert(id, known.handle.clone());
-                } else {
-                    self.shared.complain(format!("{} is not there", shown(&known.handle)));
-                }
+                known.told.created = true;
+                self.meet(&mut known).await;
                 self.containers.push(known);
             }
             Answer::Lost => self.containers.push(known),
-            Answer::Refused(text) if text == "the server is shutting down" => {}
+            Answer::Refused(text) if text == CLOSING => {}
             Answer::Refused(text) => self.shared.complain(format!("create: {text}")),
         }
     }
 
-    /// Whether a refusal is one that the client has to expect.
-    fn is_expected(&self, known: &Known, text: &str) -> bool {
-        let excused = !known.told || known.doomed || self.shared.is_broken(&known.handle);
-        text == "the server is shutting down"
-            || excused && (text == "unknown handle" || text.starts_with("Container state must be"))
-            || known.stopped && text.starts_with("Container state must be")
-            || excused && text.contains("it has ended")
+    /// Asks what a new container has, before anybody can have hurt it: the killer does not know it yet.
+    async fn meet(&self, known: &mut Known) {
+        match self.see(known).await {
+            Ok((id, Sight { addresses, limits, .. })) => {
+                known.told.addresses = Some(addresses);
+                known.told.limits = Some(Limits {
+                    memory: OneOf::told(limits.memory),
+                    shares: OneOf::told(limits.shares),
+                    bandwidth: OneOf::told(limits.bandwidth),
+                });
+                self.shared.known.lock().unwrap().insert(id.clone(), known.handle.clone());
+                known.id = Some(id);
+            }
+            Err(text) => self.complain(known, "look", &text),
+        }
     }
 
-    fn judge(&mut self, which: usize, action: &str, text: &str) {
-        let known = &self.containers[which];
-        if !self.is_expected(known, text) {
-            self.shared.complain(format!("{action} of {}: {text}", shown(&known.handle)));
+    fn complain(&self, known: &Known, action: &str, text: &str) {
+        let id = known.id.as_deref().unwrap_or("?");
+        self.shared.complain(format!("{action} of {} ({id}): {text}", shown(&known.handle)));
+    }
+
+    /// What the daemon and the kernel tell of a container, with its id; or the daemon's refusal.
+    async fn see(&self, known: &Known) -> Result<(String, Sight), String> {
+        let handle = known.handle();
+        let info = self.surely(InfoRequest { handle: handle.clone() }).await?;
+        let memory = self.surely(LimitMemoryRequest { handle: handle.clone(), limit_in_bytes: None }).await?;
+        let cpu = self.surely(LimitCpuRequest { handle, ..LimitCpuRequest::default() }).await?;
+        let text = |value: &Option<Vec<u8>>| shown(value.as_deref().unwrap_or_default());
+        let id = text(&info.container_path).rsplit('/').next().unwrap().to_owned();
+        let stat = info.bandwidth_stat.clone().unwrap_or_default();
+        let inward = (stat.in_rate.unwrap_or(UNLIMITED), stat.in_burst.unwrap_or(UNLIMITED));
+        let outward = (stat.out_rate.unwrap_or(UNLIMITED), stat.out_burst.unwrap_or(UNLIMITED));
+        if inward != outward {
+            self.complain(known, "look", &format!("bandwidth {inward:?} inward, {outward:?} outward"));
         }
-        if text == "unknown handle" {
+        let (ports, networks) = self.shared.host.opened(&id, &text(&info.container_ip));
+        let sight = Sight {
+            state: text(&info.state),
+            events: info.events.iter().map(|event| shown(event)).collect(),
+            addresses: (text(&info.host_ip), text(&info.container_ip)),
+            limits: Limits {
+                memory: memory.limit_in_bytes.unwrap_or_default(),
+                shares: cpu.limit_in_shares.unwrap_or_default(),
+                bandwidth: inward,
+            },
+            ports,
+            networks,
+        };
+        Ok((id, sight))
+    }
+
+    /// Looks at a container, and compares all of it with what was told; whether it is there.
+    async fn compare(&mut self, which: usize) -> bool {
+        let mut told = self.containers[which].told.clone();
+        told.init_killed = self.shared.is_broken(&self.containers[which].handle);
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let known = &self.containers[which];
+            let seen = match self.see(known).await {
+                Ok((_, sight)) => Seen::There(sight),
+                Err(text) if text == "unknown handle" => {
+                    let buried = known.id.as_deref().is_some_and(|id| self.shared.host.buried(id));
+                    Seen::Absent { buried }
+                }
+                // It is being destroyed, as it was asked.
+                Err(text) if told.doomed && text.starts_with("Container state must be") => return true,
+                Err(text) => {
+                    self.complain(known, "look", &text);
+                    return true;
+                }
+            };
+            told.init_maybe_killed = self.shared.is_broken(&known.handle);
+            // The kernel takes its time to end all processes of a dead init.
+            let unnoticed =
+                matches!(&seen, Seen::There(sight) if told.init_killed && sight.state == "active");
+            if unnoticed && Instant::now() < deadline {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+                continue;
+            }
+            let broken = promise::broken(&told, &seen);
+            broken.iter().for_each(|text| self.complain(known, "look", text));
+            self.shared.looks.fetch_add(1, Ordering::Relaxed);
+            return matches!(seen, Seen::There(_));
+        }
+    }
+
+    async fn look(&mut self, which: usize) {
+        if !self.compare(which).await {
             self.containers.remove(which);
         }
     }
 
+    /// Judges a refusal: one that is explained by what is known of the container is none.
+    async fn judge(&mut self, which: usize, action: &str, text: &str) {
+        if text == CLOSING {
+            return;
+        }
+        if text == "unknown handle" {
+            return self.look(which).await;
+        }
+        let known = &self.containers[which];
+        let (told, killed) = (&known.told, self.shared.is_broken(&known.handle));
+        let not_active = text.starts_with("Container state must be");
+        let expected = not_active && (told.stop_asked || told.doomed || killed)
+            || killed && (text.contains("it has ended") || text.ends_with("init died"));
+        if !expected {
+            self.complain(known, action, text);
+        }
+    }
+
     async fn destroy(&mut self, which: usize) {
-        let handle = self.containers[which].handle.clone();
-        match self.once(DestroyRequest { handle: Some(handle.clone()) }).await {
+        match self.once(DestroyRequest { handle: self.containers[which].handle() }).await {
             Answer::Done(_) => {
                 self.shared.destroyed.fetch_add(1, Ordering::Relaxed);
-                self.containers.remove(which);
-                self.gone.push(handle);
+                let mut known = self.containers.remove(which);
+                known.told.destroyed = true;
+                self.destroyed.push(known);
             }
-            Answer::Lost => self.containers[which].doomed = true,
-            Answer::Refused(text) => self.judge(which, "destroy", &text),
+            Answer::Lost => self.containers[which].told.doomed = true,
+            Answer::Refused(text) => self.judge(which, "destroy", &text).await,
         }
     }
 
     async fn limit(&mut self, which: usize) {
-        let handle = Some(self.containers[which].handle.clone());
-        let bytes = (64 + self.random.below(64) as u64) << 20;
-        let request = LimitMemoryRequest { handle, limit_in_bytes: Some(bytes) };
+        let handle = self.containers[which].handle();
+        let kind = self.random.below(3);
+        let (bytes, shares) =
+            ((64 + self.random.below(64) as u64) << 20, 2 + self.random.below(2_000) as u64);
+        let (rate, burst) = (100_000_000 + self.random.below(1_000) as u64, 1_000_000);
+        let memory = LimitMemoryRequest { handle: handle.clone(), limit_in_bytes: Some(bytes) };
+        let cpu = LimitCpuRequest {
+            handle: handle.clone(),
+            limit_in_shares: Some(shares),
+            ..LimitCpuRequest::default()
+        };
+        let bandwidth = LimitBandwidthRequest { handle, rate: Some(rate), burst: Some(burst) };
+        // What the kernel keeps may be another number than was asked for: which, its answer tells.
+        let answer = match kind {
+            0 => self.answered(memory, |answer| answer.limit_in_bytes.unwrap_or_default()).await,
+            1 => self.answered(cpu, |answer| answer.limit_in_shares.unwrap_or_default()).await,
+            _ => self.answered(bandwidth, |_| rate).await,
+        };
+        let limits = self.containers[which].told.limits.as_mut();
+        match answer {
+            Answer::Refused(text) => return self.judge(which, "limit", &text).await,
+            Answer::Done(value) => {
+                if let Some(limits) = limits {
+                    match kind {
+                        0 => limits.memory = OneOf::told(value),
+                        1 => limits.shares = OneOf::told(value),
+                        _ => limits.bandwidth = OneOf::told((value, burst)),
+                    }
+                }
+            }
+            Answer::Lost => {
+                if let Some(limits) = limits {
+                    match kind {
+                        0 => limits.memory.ask(bytes),
+                        1 => limits.shares.ask(shares),
+                        _ => limits.bandwidth.ask((rate, burst)),
+                    }
+                }
+            }
+        }
+    }
+
+    async fn answered<C: Asked>(&self, request: C, value: impl FnOnce(C::Response) -> u64) -> Answer<u64> {
         match self.once(request).await {
-            Answer::Done(_) => self.containers[which].memory = Some(bytes),
-            // Which of both it is, it does not know.
-            Answer::Lost => self.containers[which].memory = None,
-            Answer::Refused(text) => self.judge(which, "limit_memory", &text),
+            Answer::Done(response) => Answer::Done(value(response)),
+            Answer::Refused(text) => Answer::Refused(text),
+            Answer::Lost => Answer::Lost,
         }
     }
 
     async fn open(&mut self, which: usize) {
-        let handle = Some(self.containers[which].handle.clone());
-        let inward = self.random.below(2) == 0;
-        let refused = if inward {
-            Self::refusal(self.once(NetInRequest { handle, ..NetInRequest::default() }).await)
-        } else {
-            let network = Some(b"192.0.2.0/24".to_vec());
-            Self::refusal(self.once(NetOutRequest { handle, network, ..NetOutRequest::default() }).await)
-        };
-        if let Some(text) = refused {
-            self.judge(which, "net", &text);
+        let handle = self.containers[which].handle();
+        if self.random.below(2) == 0 {
+            let port = 1 + u32::try_from(self.random.below(60_000)).unwrap();
+            let request = NetInRequest { handle, container_port: Some(port), ..NetInRequest::default() };
+            match self.once(request).await {
+                Answer::Done(answer) => {
+                    let told = &mut self.containers[which].told;
+                    let number = |port: Option<u32>| u16::try_from(port.unwrap()).unwrap();
+                    let address = told.addresses.clone().unwrap_or_default().1;
+                    let (host, port) = (number(answer.host_port), number(answer.container_port));
+                    told.ports.insert(Port { host, address, port });
+                }
+                Answer::Lost => self.containers[which].told.ports_asked += 1,
+                Answer::Refused(text) => self.judge(which, "net_in", &text).await,
+            }
+            return;
         }
-    }
-
-    fn refusal<T>(answer: Answer<T>) -> Option<String> {
-        match answer {
-            Answer::Refused(text) => Some(text),
-            _ => None,
+        let address = format!("192.0.2.{}", self.random.below(256));
+        let (network, range) = (Some(address.clone().into_bytes()), format!("{address}-{address}"));
+        match self.once(NetOutRequest { handle, network, ..NetOutRequest::default() }).await {
+            Answer::Done(_) => drop(self.containers[which].told.networks.insert(range)),
+            Answer::Lost => drop(self.containers[which].told.networks_asked.insert(range)),
+            Answer::Refused(text) => self.judge(which, "net_out", &text).await,
         }
     }
 
@@ -207,103 +346,127 @@ impl Worker {
         if self.random.below(3) != 0 {
             return;
         }
-        let handle = Some(self.containers[which].handle.clone());
-        self.containers[which].stopped = true;
-        let request = StopRequest { handle, kill: Some(true), ..StopRequest::default() };
-        if let Some(text) = Self::refusal(self.once(request).await) {
-            self.judge(which, "stop", &text);
-        }
-    }
-
-    async fn look(&mut self, which: usize) {
-        let known = self.containers[which].clone();
-        let info = self.surely(InfoRequest { handle: Some(known.handle.clone()) }).await;
-        if let Err(text) = info {
-            return self.judge(which, "info", &text);
-        }
-        let limit = LimitMemoryRequest { handle: Some(known.handle.clone()), limit_in_bytes: None };
-        match self.surely(limit).await {
-            Ok(limit) => {
-                if known.memory.is_some_and(|bytes| limit.limit_in_bytes != Some(bytes)) {
-                    let found = limit.limit_in_bytes;
-                    self.shared.complain(format!("limit of {}: {found:?}, {known:?}", shown(&known.handle)));
-                }
-            }
-            Err(text) => self.judge(which, "limit_memory", &text),
+        self.containers[which].told.stop_asked = true;
+        let handle = self.containers[which].handle();
+        match self.once(StopRequest { handle, kill: Some(true), ..StopRequest::default() }).await {
+            Answer::Done(_) => self.containers[which].told.stopped = true,
+            Answer::Lost => {}
+            Answer::Refused(text) => self.judge(which, "stop", &text).await,
         }
     }
 
     async fn job(&mut self, which: usize) {
-        let known = self.containers[which].clone();
+        let known = &self.containers[which];
         let before = self.shared.hurt(&known.handle);
-        let (tag, lines) = (self.random.below(1 << 30), self.random.below(40_000));
-        let pause = ["", "sleep 0.2;", "sleep 1;"][self.random.below(3)];
-        let script = format!("{pause} seq -f 'x{tag}-%.0f' {lines}");
+        let mut pause = || ["", "sleep 0.2;", "sleep 1;"][self.random.below(3)];
+        let pauses = [pause(), pause()];
+        let lines = [self.random.below(40_000), self.random.below(10_000)];
+        let script = Script { tag: self.random.below(1 << 30), lines, pauses };
         let spawn = SpawnRequest {
-            handle: Some(known.handle.clone()),
-            script: Some(script.into_bytes()),
+            handle: known.handle(),
+            script: Some(script.text().into_bytes()),
             ..SpawnRequest::default()
         };
         let job = match self.once(spawn).await {
             Answer::Done(spawned) => spawned.job_id,
             Answer::Lost => return,
-            Answer::Refused(text) => return self.judge(which, "spawn", &text),
+            Answer::Refused(text) => return self.judge(which, "spawn", &text).await,
         };
         self.shared.jobs.fetch_add(1, Ordering::Relaxed);
-        let link = LinkRequest { handle: Some(known.handle.clone()), job_id: job };
-        let linked = match self.surely(link).await {
-            Ok(linked) => linked,
+        let streamed = self.random.below(2) == 0;
+        let handle = known.handle();
+        let got = match self.follow(handle, job, streamed).await {
+            Ok(got) => got,
             // What was delivered to a connection that died with the daemon is delivered.
-            Err(text) if text == "no such job" => {
-                self.shared.cut.fetch_add(1, Ordering::Relaxed);
+            Err((text, true)) if text == "no such job" => {
+                self.shared.undelivered.fetch_add(1, Ordering::Relaxed);
                 return;
             }
-            Err(text) => return self.judge(which, "link", &text),
+            Err((text, _)) => return self.judge(which, "link", &text).await,
         };
-        let expected: String = (1..=lines).map(|line| format!("x{tag}-{line}\n")).collect();
-        let found = linked.stdout.unwrap_or_default();
-        let status = linked.exit_status;
-        let killed = self.shared.hurt(&known.handle) != before
-            || self.shared.is_broken(&known.handle)
-            || known.stopped;
-        let whole = found == expected.as_bytes() && status == Some(0);
-        let part = killed && status != Some(0) && expected.as_bytes().starts_with(&found);
-        if !whole && !part {
-            let length = found.len();
-            self.shared.complain(format!(
-                "job {job:?} of {}: {length} of {} bytes, status {status:?}",
-                shown(&known.handle),
-                expected.len()
-            ));
+        let known = &self.containers[which];
+        let fate = if self.shared.is_broken(&known.handle) {
+            Fate::InitKilled
+        } else if self.shared.hurt(&known.handle) != before || known.told.stop_asked || known.told.doomed {
+            Fate::Hurt
+        } else {
+            Fate::Undisturbed
+        };
+        match script.judge(fate, &got) {
+            Ok(extent) => {
+                let count = if extent == Extent::Whole { &self.shared.whole } else { &self.shared.cut };
+                count.fetch_add(1, Ordering::Relaxed);
+                let bytes: usize = got.output.iter().map(Vec::len).sum();
+                self.shared.bytes.fetch_add(bytes as u64, Ordering::Relaxed);
+            }
+            Err(text) => self.complain(known, &format!("job {job:?}"), &text),
         }
-        if part {
-            self.shared.cut.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Follows a job to its end, again from the first byte whenever the daemon dies; a refusal comes with whether that
+    /// has happened.
+    async fn follow(
+        &self,
+        handle: Option<Vec<u8>>,
+        job: Option<u32>,
+        streamed: bool,
+    ) -> Result<Got, (String, bool)> {
+        let deadline = Instant::now() + PATIENCE;
+        let mut died = false;
+        loop {
+            let answer = if streamed {
+                self.stream(StreamRequest { handle: handle.clone(), job_id: job }).await
+            } else {
+                match self.once(LinkRequest { handle: handle.clone(), job_id: job }).await {
+                    Answer::Done(LinkResponse { stdout, stderr, exit_status, .. }) => Answer::Done(Got {
+                        output: [stdout, stderr].map(Option::unwrap_or_default),
+                        status: exit_status,
+                    }),
+                    Answer::Refused(text) => Answer::Refused(text),
+                    Answer::Lost => Answer::Lost,
+                }
+            };
+            match answer {
+                Answer::Done(got) => return Ok(got),
+                Answer::Refused(text) if text != CLOSING => return Err((text, died)),
+                Answer::Lost => died = true,
+                Answer::Refused(_) => {}
+            }
+            assert!(Instant::now() < deadline, "no answer for {PATIENCE:?}");
         }
-        self.shared.bytes.fetch_add(found.len() as u64, Ordering::Relaxed);
+    }
+
+    async fn stream(&self, request: StreamRequest) -> Answer<Got> {
+        let mut client = self.connect().await;
+        let mut got = Got { output: Default::default(), status: None };
+        let outcome = async {
+            let mut stream = client.stream(request).await?;
+            while let Some(piece) = stream.next().await? {
+                let index = usize::from(piece.name.as_deref() == Some(b"stderr"));
+                got.output[index].extend(piece.data.unwrap_or_default());
+                got.status = piece.exit_status.or(got.status);
+            }
+            Ok(())
+        };
+        match Answer::from(outcome.await) {
+            Answer::Done(()) => Answer::Done(got),
+            Answer::Refused(text) => Answer::Refused(text),
+            Answer::Lost => Answer::Lost,
+        }
     }
 
     /// Looks whether everything is as it was told, once nobody is killed any more.
     async fn finish(&mut self) {
-        let listed: HashSet<Vec<u8>> =
-            self.surely(ListRequest {}).await.unwrap().handles.into_iter().collect();
-        for handle in &self.gone {
-            if listed.contains(handle) {
-                self.shared.complain(format!("{} was destroyed, and is there", shown(handle)));
-            }
+        for known in std::mem::take(&mut self.destroyed) {
+            // A handle is given once.
+            self.containers.push(known);
         }
-        for known in self.containers.clone() {
-            let info = self.surely(InfoRequest { handle: Some(known.handle.clone()) }).await;
-            match info {
-                Ok(info) => {
-                    let stopped = info.state.as_deref() == Some(b"stopped");
-                    let excused = known.stopped || known.doomed || self.shared.is_broken(&known.handle);
-                    if stopped && !excused {
-                        let events = info.events.iter().map(|event| shown(event)).collect::<Vec<_>>();
-                        self.shared.complain(format!("{} is stopped: {events:?}", shown(&known.handle)));
-                    }
-                }
-                Err(text) if self.is_expected(&known, &text) => {}
-                Err(text) => self.shared.complain(format!("{}: {text}", shown(&known.handle))),
+        let mut which = 0;
+        while which < self.containers.len() {
+            if self.compare(which).await {
+                which += 1;
+            } else {
+                self.containers.remove(which);
             }
         }
     }

@@ -1,0 +1,136 @@
+//! What the kernel and the log tell: of one container's network, and of the machine as a whole.
+
+use std::collections::BTreeSet;
+use std::ffi::OsString;
+use std::fs;
+use std::path::PathBuf;
+use std::process::Command;
+
+use serde_json::Value;
+use warden_tests::{Daemon, programs};
+
+use crate::promise::Port;
+
+/// Where a daemon's containers are.
+#[derive(Clone, Debug)]
+pub(crate) struct Host {
+    /// Enters its network.
+    enter: Vec<OsString>,
+    log: PathBuf,
+    depot: PathBuf,
+}
+
+impl Host {
+    pub(crate) fn of(daemon: &Daemon) -> Self {
+        let command = daemon.in_its_network("true");
+        let enter = std::iter::once(command.get_program()).chain(command.get_args().take(1));
+        Self {
+            enter: enter.map(OsString::from).collect(),
+            log: daemon.directory().join("wardend.log"),
+            depot: daemon.depot(""),
+        }
+    }
+
+    /// What a program prints in its network.
+    fn told(&self, program: &str, arguments: &[&str]) -> String {
+        let mut command = Command::new(&self.enter[0]);
+        let output = programs::output(command.args(&self.enter[1..]).arg(program).args(arguments));
+        assert!(
+            output.status.success(),
+            "{program} {arguments:?}: {}",
+            String::from_utf8_lossy(&output.stderr)
+        );
+        String::from_utf8(output.stdout).unwrap()
+    }
+
+    /// Ports of the host that lead to an address, and networks that a container may reach.
+    pub(crate) fn opened(&self, id: &str, address: &str) -> (BTreeSet<Port>, BTreeSet<String>) {
+        let ruleset: Value = serde_json::from_str(&self.told("nft", &["-j", "list", "ruleset"])).unwrap();
+        let mut ports = ports(&ruleset);
+        ports.retain(|port| port.address == address);
+        (ports, networks(&ruleset, id))
+    }
+
+    /// Whether a daemon has said that it removed a container because its init was dead.
+    pub(crate) fn buried(&self, id: &str) -> bool {
+        let log = fs::read_to_string(&self.log).unwrap_or_default();
+        log.lines().any(|line| line.contains(id) && line.contains("its init is dead"))
+    }
+
+    /// All that a daemon without containers leaves in its network and its depot, in the same order always.
+    pub(crate) fn look(&self) -> BTreeSet<String> {
+        let mut lines = BTreeSet::new();
+        let mut add = |kind: &str, text: &str| {
+            lines.extend(text.lines().map(|line| format!("{kind} {}", line.trim())));
+        };
+        // Without numbers that grow, and names of namespaces that are others each time.
+        add("link", &self.told("ip", &["-br", "link"]));
+        add("address", &self.told("ip", &["-br", "address"]));
+        for family in ["-4", "-6"] {
+            add("route", &self.told("ip", &[family, "route", "show", "table", "all"]));
+            add("rule", &self.told("ip", &[family, "rule"]));
+            add("neighbour", &self.told("ip", &[family, "neighbour", "show", "nud", "all"]));
+        }
+        add("nft", &self.told("nft", &["list", "ruleset"]));
+        for directory in ["", ".trash", ".images"] {
+            let entries = fs::read_dir(self.depot.join(directory)).into_iter().flatten().flatten();
+            lines.extend(entries.map(|entry| format!("depot {directory}/{}", entry.file_name().display())));
+        }
+        lines
+    }
+}
+
+/// Everything of a kind in what nft lists.
+fn objects<'a>(ruleset: &'a Value, kind: &'a str) -> impl Iterator<Item = &'a Value> {
+    ruleset["nftables"].as_array().into_iter().flatten().filter_map(move |object| object.get(kind))
+}
+
+/// The forwarded ports of a ruleset.
+fn ports(ruleset: &Value) -> BTreeSet<Port> {
+    let elements = objects(ruleset, "map")
+        .filter(|map| map["name"].as_str().is_some_and(|name| name.starts_with("forwards")))
+        .flat_map(|map| map["elem"].as_array().into_iter().flatten());
+    let number = |value: &Value| value.as_u64().and_then(|number| u16::try_from(number).ok());
+    let port = |element: &Value| {
+        let (key, value) = (&element[0]["concat"], &element[1]["concat"]);
+        let address = value[0].as_str()?.to_owned();
+        Some(Port { host: number(&key[1])?, address, port: number(&value[1])? })
+    };
+    elements
+        .map(|element| port(element).unwrap_or_else(|| panic!("an element of forwards: {element}")))
+        .collect()
+}
+
+/// The networks that the rules of a container's chain accept.
+fn networks(ruleset: &Value, id: &str) -> BTreeSet<String> {
+    let chain = format!("out-{id}");
+    let rules = objects(ruleset, "rule").filter(|rule| rule["chain"] == chain.as_str());
+    let range = |rule: &Value| {
+        let expressions = rule["expr"].as_array()?;
+        let right = expressions.iter().map(|expression| &expression["match"]["right"]);
+        let mut ranges = right.filter_map(|right| right["range"].as_array());
+        let range = ranges.next()?;
+        Some(format!("{}-{}", range[0].as_str()?, range[1].as_str()?))
+    };
+    rules.filter_map(range).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ports_and_networks_are_read_from_what_nft_lists() {
+        let text = r#"{"nftables":[{"metainfo":{}},{"table":{"name":"t"}},
+            {"map":{"name":"forwards","elem":[[{"concat":["tcp",61001]},{"concat":["10.254.0.2",80]}]]}},
+            {"map":{"name":"forwards6"}},
+            {"rule":{"chain":"out-1","expr":[{"match":{"right":"ip"}},
+                {"match":{"right":{"range":["192.0.2.7","192.0.2.7"]}}},{"accept":null}]}},
+            {"rule":{"chain":"out-1","expr":[{"goto":{"target":"common"}}]}},
+            {"rule":{"chain":"out-2","expr":[{"match":{"right":{"range":["0.0.0.0","1.1.1.1"]}}}]}}]}"#;
+        let ruleset = serde_json::from_str(text).unwrap();
+        let expected = Port { host: 61_001, address: "10.254.0.2".to_owned(), port: 80 };
+        assert_eq!(ports(&ruleset), BTreeSet::from([expected]));
+        assert_eq!(networks(&ruleset, "1"), BTreeSet::from(["192.0.2.7-192.0.2.7".to_owned()]));
+    }
+}
