@@ -8,7 +8,7 @@ use std::process::{Child, Command, Output, Stdio};
 use rustix::process::Signal;
 use serde_json::Value;
 use warden_protocol::messages::*;
-use warden_tests::{Daemon, eventually, kernel, programs};
+use warden_tests::{Daemon, eventually, files, kernel, programs};
 
 /// The id of a container that never was.
 const ID: &str = "00000000001";
@@ -225,4 +225,88 @@ fn without_a_daemon_dead_containers_are_found_and_removed_and_living_ones_are_no
     assert_eq!(client.list(), std::slice::from_ref(&living));
     assert_eq!(client.text(&living, "echo $((6 * 7))"), "42\n");
     assert!(!has_link(&daemon, &format!("w-{dead_id}-2")));
+}
+
+/// The packet filter's rules, without what changes by itself.
+fn ruleset(daemon: &Daemon) -> String {
+    nft(daemon, &["list", "ruleset"])
+}
+
+fn nft(daemon: &Daemon, arguments: &[&str]) -> String {
+    let output = programs::output(daemon.in_its_network("nft").args(arguments));
+    assert!(output.status.success(), "nft {arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap()
+}
+
+#[test]
+fn what_the_table_holds_of_nobody_is_removed_and_nothing_of_others() {
+    let mut daemon = Daemon::own();
+    let (living, _) = limited(&daemon);
+    let mut client = daemon.connect();
+    client.must(NetInRequest { handle: Some(living.clone()), ..NetInRequest::default() });
+    client.must(NetOutRequest {
+        handle: Some(living.clone()),
+        network: Some(b"192.0.2.0/24".to_vec()),
+        ..NetOutRequest::default()
+    });
+    daemon.signal(Signal::KILL);
+    daemon.wait();
+    nft(&daemon, &["add", "table", "inet", "other"]);
+    nft(&daemon, &["add", "chain", "inet", "other", &format!("out-{ID}")]);
+    let before = ruleset(&daemon);
+    let tables = nft(&daemon, &["list", "tables"]);
+    let table = tables.lines().filter_map(|line| line.strip_prefix("table inet "));
+    let table = table.filter(|name| *name != "other").min_by_key(|name| name.len()).unwrap();
+    let (chain, interface) = (format!("out-{ID}"), format!("w-{ID}-0"));
+    nft(&daemon, &["add", "chain", "inet", table, &chain]);
+    nft(&daemon, &["add", "rule", "inet", table, &chain, "ip", "daddr", "192.0.2.1", "accept"]);
+    for (set, element) in [
+        ("outgoing", format!("{{ {interface} : goto {chain} }}")),
+        ("interfaces", format!("{{ {interface} }}")),
+        ("members", format!("{{ {interface} . 10.254.3.2 }}")),
+        ("forwards", "{ tcp . 7001 : 10.254.3.2 . 80 }".to_owned()),
+        // Of an address that nobody has.
+        ("forwards", "{ tcp . 7002 : 10.254.3.6 . 80 }".to_owned()),
+    ] {
+        nft(&daemon, &["add", "element", "inet", table, set, &element]);
+    }
+    let expected = [
+        ("rules".to_owned(), format!("inet {table} {chain}")),
+        ("rules".to_owned(), format!("inet {table} forwards 6:7002")),
+    ];
+    assert_eq!(told(&doctor(&daemon, &["--json"])), expected);
+    let repaired = doctor(&daemon, &["--repair"]);
+    let text = String::from_utf8(repaired.stdout).unwrap();
+    assert!(repaired.status.success(), "{text}");
+    assert_eq!(text.matches("removed    rules").count(), 2, "{text}");
+    assert_eq!(ruleset(&daemon), before);
+    assert!(told(&doctor(&daemon, &["--json"])).is_empty());
+    nft(&daemon, &["delete", "table", "inet", "other"]);
+    daemon.restart();
+    assert_eq!(daemon.connect().text(&living, "echo $((6 * 7))"), "42\n");
+}
+
+#[test]
+fn a_loop_device_of_the_depots_image_that_nobody_uses_is_removed_and_one_in_use_is_not() {
+    let mut limited = warden_tests::disk::Limited::with_image(&[]);
+    let image = limited.image();
+    assert!(doctor(&limited.daemon, &[]).status.success(), "the daemon's own");
+    limited.daemon.signal(Signal::TERM);
+    assert!(limited.daemon.wait().success());
+    let attached = || programs::host("losetup", &["--associated", image.to_str().unwrap()]);
+    assert_eq!(attached(), "", "the daemon's own is gone with it");
+    let device = programs::host("losetup", &["--find", "--show", image.to_str().unwrap()]).trim().to_owned();
+    let found = [("loop-device".to_owned(), device.clone())];
+    assert_eq!(told(&doctor(&limited.daemon, &["--json"])), found);
+    let mounted = files::directory();
+    programs::host("mount", &["-o", "ro", &device, mounted.path().to_str().unwrap()]);
+    let repaired = doctor(&limited.daemon, &["--repair"]);
+    let text = String::from_utf8(repaired.stdout).unwrap();
+    programs::host("umount", &[mounted.path().to_str().unwrap()]);
+    assert!(text.contains(&format!("left alone loop-device {device}\n")), "{text}");
+    assert!(attached().contains(&device));
+    let repaired = doctor(&limited.daemon, &["--repair"]);
+    let text = String::from_utf8(repaired.stdout).unwrap();
+    assert!(text.contains(&format!("removed    loop-device {device}\n")), "{text}");
+    assert_eq!(attached(), "");
 }

@@ -17,6 +17,7 @@ mod doctor;
 mod escapes;
 mod fairness;
 mod frames;
+mod full_depot;
 mod grace;
 mod home;
 mod hostile_images;

@@ -104,3 +104,50 @@ fn the_next_daemon_goes_on_with_what_could_not_be_destroyed() {
     eventually("it is destroyed by a retry", 60, || client.list().is_empty());
     assert!(!daemon.depot(&id).exists());
 }
+
+#[test]
+fn a_destruction_that_was_begun_and_cannot_be_finished_is_found_under_its_handle_by_the_next_daemon() {
+    let mut daemon = Daemon::own();
+    let mut client = daemon.connect();
+    let [stuck, other] = [client.create(), client.create()];
+    let (id, address) = (client.id(&stuck), client.info(&stuck).container_ip);
+    let net_in = |handle: &[u8], host_port| NetInRequest {
+        handle: Some(handle.to_vec()),
+        host_port,
+        ..NetInRequest::default()
+    };
+    let port = client.ask(net_in(&stuck, None)).unwrap().host_port;
+    let freezer = Freezer::of(&daemon);
+    freezer.freeze();
+    client.send(destroy(&stuck));
+    let snapshot = daemon.depot(&id).join("snapshot.json");
+    let is_begun = || fs::read_to_string(&snapshot).unwrap().contains("\"state\":\"destroyed\"");
+    eventually("it is written that it is being destroyed", 60, is_begun);
+    daemon.signal(Signal::KILL);
+    daemon.wait();
+    // However often a daemon is killed over it.
+    for _ in 0..2 {
+        daemon.restart();
+        let mut client = daemon.connect();
+        assert_eq!(client.list().len(), 2);
+        let info = client.info(&stuck);
+        assert_eq!((info.state.as_deref(), &info.container_ip), (Some(&b"stopped"[..]), &address));
+        let told = info.events.iter().filter(|event| event.starts_with(b"quarantined: ")).count();
+        assert_eq!(told, 1, "{:?}", info.events);
+        assert!(client.ask(net_in(&other, port)).unwrap_err().contains("already mapped"));
+        let taken = client.ask(CreateRequest { network: address.clone(), ..CreateRequest::default() });
+        assert!(taken.unwrap_err().starts_with("Could not acquire network"));
+        let again = CreateRequest { handle: Some(stuck.clone()), ..CreateRequest::default() };
+        assert!(client.ask(again).unwrap_err().contains("already exists"));
+        assert!(client.ask(destroy(&stuck)).unwrap_err().contains("it does not die"));
+        drop(client);
+        daemon.signal(Signal::KILL);
+        daemon.wait();
+    }
+    daemon.restart();
+    freezer.thaw();
+    let mut client = daemon.connect();
+    eventually("it is destroyed by a retry", 60, || client.list() == std::slice::from_ref(&other));
+    assert!(!daemon.depot(&id).exists());
+    assert_eq!(client.ask(net_in(&other, port)).unwrap().host_port, port);
+}

@@ -6,7 +6,8 @@ use std::process::Command;
 use std::thread;
 use std::time::Duration;
 
-use rustix::process::Signal;
+use rustix::net::SendFlags;
+use rustix::process::{PidfdFlags, PidfdGetfdFlags, Signal};
 use warden_protocol::messages::*;
 use warden_tests::{Connection, Daemon, NOTHING_AHEAD, eventually, kernel, programs};
 
@@ -306,6 +307,57 @@ fn a_supervisor_that_dies_is_replaced_and_no_byte_is_lost() {
     let info = client.info(&handle);
     assert_eq!((info.state.as_deref(), info.events.len()), (Some(&b"active"[..]), 0));
     client.kill(&handle);
+    client.destroy(&handle);
+}
+
+/// Says something to the daemon in the name of a container's iomux, on each of its sockets.
+fn say_as_iomux(pid: i32, words: &[u8]) {
+    let pid = rustix::process::Pid::from_raw(pid).unwrap();
+    let process = rustix::process::pidfd_open(pid, PidfdFlags::empty()).unwrap();
+    let said =
+        fs::read_dir(format!("/proc/{}/fd", pid.as_raw_nonzero())).unwrap().flatten().filter(|entry| {
+            let number = entry.file_name().to_str().unwrap().parse().unwrap();
+            let held = rustix::process::pidfd_getfd(&process, number, PidfdGetfdFlags::empty());
+            let Ok(socket) = held else { return false };
+            // wshd's end is read by wshd: its name tells which one it is.
+            let is_daemon = rustix::net::sockopt::socket_peercred(&socket).is_ok_and(|peer| {
+                let name = fs::read_to_string(format!("/proc/{}/comm", peer.pid.as_raw_nonzero()));
+                name.is_ok_and(|name| name.trim() == "wardend")
+            });
+            is_daemon && rustix::net::send(&socket, words, SendFlags::NOSIGNAL).is_ok()
+        });
+    assert_eq!(said.count(), 1, "the daemon's socket");
+}
+
+#[test]
+fn a_supervisor_that_is_not_understood_is_replaced_and_no_byte_is_lost() {
+    let mut daemon = Daemon::with(&[("server.job_output_limit", "200000000")]);
+    let mut client = daemon.connect();
+    let handle = client.create();
+    let id = client.id(&handle);
+    let job = client.spawn(&handle, format!("seq 500000; {WAIT}; seq 500000; exit 7"));
+    let replaced = |client: &mut Connection, garbage: &[u8]| {
+        let pid = pid_of(&daemon, &id, "iomux");
+        say_as_iomux(pid, garbage);
+        eventually("it is ended", 20, || !kernel::is_alive(pid));
+        assert_eq!(client.text(&handle, "echo well"), "well\n");
+        assert_ne!(pid_of(&daemon, &id, "iomux"), pid);
+    };
+    replaced(&mut client, b"nonsense");
+    // Words that it may say once.
+    replaced(&mut client, br#"{"hello":{"version":1}}"#);
+    assert!(daemon.log().contains("iomux is ended: another takes over"));
+    let mut client = killed_and_restarted(&mut daemon);
+    let pid = pid_of(&daemon, &id, "iomux");
+    say_as_iomux(pid, b"\xff");
+    eventually("it is ended", 20, || !kernel::is_alive(pid));
+    assert_eq!(client.text(&handle, "echo well"), "well\n");
+    release(&daemon, &id);
+    let output = client.link(&handle, job);
+    assert_eq!(output.status, 7);
+    assert_same(&output.stdout, &numbers(500_000).repeat(2));
+    let info = client.info(&handle);
+    assert_eq!((info.state.as_deref(), info.events.len()), (Some(&b"active"[..]), 0));
     client.destroy(&handle);
 }
 

@@ -11,12 +11,13 @@ use std::path::{Path, PathBuf};
 
 use warden_linux::loop_device;
 
+use crate::disk::image::unescape;
 use crate::error::{Context, Error};
 
 /// Finds them.
 pub(super) fn of(image: Option<&Path>, depot: &Path) -> Vec<PathBuf> {
     let image = image.and_then(|image| fs::metadata(image).ok());
-    let mounted = fs::metadata(depot).map(|found| found.dev()).ok();
+    let table = fs::read("/proc/self/mountinfo").unwrap_or_default();
     let is_ours = |backing: &Path| {
         let is_image = |found: fs::Metadata| {
             image.as_ref().is_some_and(|image| (found.dev(), found.ino()) == (image.dev(), image.ino()))
@@ -26,8 +27,7 @@ pub(super) fn of(image: Option<&Path>, depot: &Path) -> Vec<PathBuf> {
     let device = |entry: fs::DirEntry| {
         let backing = backing(&entry.path())?;
         let device = Path::new("/dev").join(entry.file_name());
-        let number = number(&device);
-        (is_ours(&backing) && (number.is_none() || number != mounted)).then_some(device)
+        (is_ours(&backing) && !places(&table, &device).contains(&depot.to_owned())).then_some(device)
     };
     fs::read_dir("/sys/block").into_iter().flatten().flatten().filter_map(device).collect()
 }
@@ -35,9 +35,8 @@ pub(super) fn of(image: Option<&Path>, depot: &Path) -> Vec<PathBuf> {
 /// Detaches one from its file, if nothing of it is mounted where that can be seen; tells whether it is free.
 pub(super) fn release(device: &Path) -> Result<bool, Error> {
     let action = || format!("releasing {}", device.display());
-    let table = fs::read_to_string("/proc/self/mountinfo").context(action)?;
-    let number = fs::metadata(device).context(action)?.rdev();
-    if is_mounted(&table, rustix::fs::major(number), rustix::fs::minor(number)) {
+    let table = fs::read("/proc/self/mountinfo").context(action)?;
+    if !places(&table, device).is_empty() {
         return Ok(false);
     }
     loop_device::release(device).context(action)?;
@@ -46,9 +45,17 @@ pub(super) fn release(device: &Path) -> Result<bool, Error> {
     Ok(backing(&entry).is_none())
 }
 
-/// The number of a device, as its file systems have it too.
-fn number(device: &Path) -> Option<u64> {
-    fs::metadata(device).map(|found| found.rdev()).ok()
+/// Where a device is mounted. By its name: file systems like btrfs have a number of their own.
+fn places(table: &[u8], device: &Path) -> Vec<PathBuf> {
+    let path = |field: &[u8]| PathBuf::from(OsStr::from_bytes(&unescape(field)));
+    let place = |line: &[u8]| {
+        let mut fields = line.split(|byte| *byte == b' ');
+        let place = path(fields.nth(4)?);
+        // The fields behind the dash: type, source, options.
+        let source = path(fields.skip_while(|field| *field != b"-").nth(2)?);
+        (source == device).then_some(place)
+    };
+    table.split(|byte| *byte == b'\n').filter_map(place).collect()
 }
 
 /// The file of a loop device.
@@ -57,19 +64,16 @@ fn backing(entry: &Path) -> Option<PathBuf> {
     Some(PathBuf::from(OsStr::from_bytes(text.trim_ascii_end())))
 }
 
-fn is_mounted(table: &str, major: u32, minor: u32) -> bool {
-    let number = format!("{major}:{minor}");
-    table.lines().any(|line| line.split(' ').nth(2) == Some(&number))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn a_device_is_mounted_where_its_number_is_in_the_table() {
-        let table = "30 24 7:0 / /a rw - ext4 /dev/loop0 rw\n31 24 0:7 / /7:1 rw - tmpfs x rw\n";
-        assert!(is_mounted(table, 7, 0));
-        assert!(!is_mounted(table, 7, 1));
+    fn a_device_is_mounted_where_the_table_has_its_name_as_the_source() {
+        let table = b"30 24 7:0 / /a\\040b rw shared:9 - ext4 /dev/loop0 rw\n\
+            31 24 0:7 / /dev/loop1 rw - btrfs /dev/loop0 rw\n32 24 0:8 / /c rw - tmpfs none rw\n\n1 2";
+        let found = |device: &str| places(table, Path::new(device));
+        assert_eq!(found("/dev/loop0"), [Path::new("/a b"), Path::new("/dev/loop1")]);
+        assert!(found("/dev/loop1").is_empty() && found("/dev/loop").is_empty());
     }
 }

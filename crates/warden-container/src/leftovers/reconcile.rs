@@ -7,6 +7,7 @@ use std::time::Duration;
 use super::{Leftover, Place, depot};
 use crate::error::{Error, blocking};
 use crate::id::Id;
+use crate::image;
 use crate::machine::Machine;
 
 /// How long what is on its way is given to arrive.
@@ -30,6 +31,9 @@ pub(crate) async fn keep(machine: Weak<Machine>, interval: Duration) {
             let held = leases_without_directory(&machine)?;
             let place = place(&machine);
             clean(&place, place.look_twice(PAUSE));
+            if let Err(error) = image::remove_unused(&machine.depot, &machine.lower) {
+                tracing::warn!(%error, "old images were not removed");
+            }
             // What was being made has its directory by now; what was being destroyed has given them back.
             let still = leases_without_directory(&machine)?;
             for id in held.intersection(&still) {

@@ -72,10 +72,14 @@ impl Host {
             add("neighbour", &self.told("ip", &[family, "neighbour", "show", "nud", "all"]));
         }
         add("nft", &self.told("nft", &["list", "ruleset"]));
-        for directory in ["", ".trash", ".images"] {
-            let entries = fs::read_dir(self.depot.join(directory)).into_iter().flatten().flatten();
-            lines.extend(entries.map(|entry| format!("depot {directory}/{}", entry.file_name().display())));
+        let entries =
+            |directory: &str| fs::read_dir(self.depot.join(directory)).into_iter().flatten().flatten();
+        for directory in ["", ".trash"] {
+            let names = entries(directory).map(|entry| entry.file_name().display().to_string());
+            lines.extend(names.map(|name| format!("depot {directory}/{name}")));
         }
+        // Each daemon has one of its own.
+        lines.insert(format!("depot .images: {}", entries(".images").count()));
         lines
     }
 }

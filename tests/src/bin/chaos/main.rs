@@ -138,7 +138,12 @@ fn main() {
     let clients = usize::try_from(number("CHAOS_CLIENTS", 4)).unwrap();
     println!("CHAOS_SEED={seed} CHAOS_KILLS={kills} CHAOS_CLIENTS={clients}");
     let start = Instant::now();
-    let mut daemon = Daemon::with(&[("logging.level", "info"), ("server.container_grace_time", "3600")]);
+    let settings = [
+        ("logging.level", "info"),
+        ("server.container_grace_time", "3600"),
+        ("server.reconcile_interval", "5"),
+    ];
+    let mut daemon = Daemon::with(&settings);
     let host = Host::of(&daemon);
     let before = host.look();
     let shared = Arc::new(Shared::new(host.clone()));

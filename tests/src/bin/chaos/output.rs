@@ -53,8 +53,10 @@ impl Script {
     /// The text for bash.
     pub(crate) fn text(&self) -> String {
         let Self { tag, lines: [out, err], pauses: [first, second] } = self;
-        // Whoever is killed ends all of it.
-        format!("set -e; {first} seq -f 'x{tag}-%.0f' {out}; {second} seq -f 'y{tag}-%.0f' {err} >&2")
+        // Whoever is killed ends all of it, and bash has nothing to say about it.
+        format!(
+            "set -e; exec 3>&2 2>/dev/null; {first} seq -f 'x{tag}-%.0f' {out}; {second} seq -f 'y{tag}-%.0f' {err} >&3"
+        )
     }
 
     /// What a stream is to be, up to some length.

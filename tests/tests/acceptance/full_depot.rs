@@ -1,0 +1,144 @@
+//! Where a daemon cannot write down what it was asked to do, it undoes it: an error means that nothing has changed.
+
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+use rustix::mount::UnmountFlags;
+use rustix::process::Signal;
+use tempfile::TempDir;
+use warden_protocol::messages::*;
+use warden_tests::{Connection, Daemon, files, programs};
+
+/// A small file system in the place of a daemon's depot.
+struct Small {
+    depot: PathBuf,
+    _image: TempDir,
+}
+
+impl Small {
+    /// Starts the daemon anew with it.
+    fn below(daemon: &mut Daemon) -> Self {
+        daemon.signal(Signal::TERM);
+        assert!(daemon.wait().success());
+        let (depot, directory) = (daemon.depot(""), files::directory());
+        let image = directory.path().join("image");
+        File::create(&image).unwrap().set_len(64 << 20).unwrap();
+        programs::host("mkfs.ext4", &["-qF", "-m0", image.to_str().unwrap()]);
+        programs::host("mount", &["-o", "loop", image.to_str().unwrap(), depot.to_str().unwrap()]);
+        daemon.restart();
+        Self { depot, _image: directory }
+    }
+}
+
+impl Drop for Small {
+    fn drop(&mut self) {
+        // Also of a test that has failed, whose containers are still there.
+        let _ = rustix::mount::unmount(&self.depot, UnmountFlags::DETACH);
+    }
+}
+
+/// Writes a file until the file system has no room for a single block more.
+fn fill(path: &Path) {
+    let mut file = File::create(path).unwrap();
+    let error = io::copy(&mut io::repeat(0), &mut file).unwrap_err();
+    assert_eq!(error.kind(), io::ErrorKind::StorageFull);
+    while file.write(&[0; 512]).is_ok() {}
+    file.sync_all().unwrap();
+}
+
+fn nft(daemon: &Daemon) -> String {
+    let output = programs::output(daemon.in_its_network("nft").args(["list", "ruleset"]));
+    assert!(output.status.success());
+    String::from_utf8(output.stdout).unwrap()
+}
+
+/// All that the requests of this test change, by the kernel's and the daemon's view.
+fn seen(daemon: &Daemon, client: &mut Connection, handle: &[u8]) -> (String, u64, u64, String) {
+    let handle = Some(handle.to_vec());
+    let memory = LimitMemoryRequest { handle: handle.clone(), limit_in_bytes: None };
+    let memory = client.ask(memory).unwrap().limit_in_bytes.unwrap();
+    let cpu = LimitCpuRequest { handle: handle.clone(), ..LimitCpuRequest::default() };
+    let shares = client.ask(cpu).unwrap().limit_in_shares.unwrap();
+    let info = client.ask(InfoRequest { handle }).unwrap();
+    (nft(daemon), memory, shares, format!("{:?}", info.bandwidth_stat))
+}
+
+fn refused<T: std::fmt::Debug>(answer: Result<T, String>) {
+    let text = answer.unwrap_err();
+    assert!(text.contains("snapshot") && text.contains("No space left on device"), "{text}");
+}
+
+#[test]
+fn what_cannot_be_written_down_is_not_done() {
+    let mut daemon = Daemon::own();
+    let small = Small::below(&mut daemon);
+    let mut client = daemon.connect();
+    let [limited, bare] = [client.create(), client.create()];
+    let some = |handle: &[u8]| Some(handle.to_vec());
+    let memory = |handle: &[u8], mib: u64| LimitMemoryRequest {
+        handle: some(handle),
+        limit_in_bytes: Some(mib << 20),
+    };
+    let shares = |handle: &[u8], shares| LimitCpuRequest {
+        handle: some(handle),
+        limit_in_shares: Some(shares),
+        quota_us: None,
+    };
+    let rate = |handle: &[u8], rate| LimitBandwidthRequest {
+        handle: some(handle),
+        rate: Some(rate),
+        burst: Some(1_000_000),
+    };
+    let port = |handle: &[u8], port| NetInRequest {
+        handle: some(handle),
+        host_port: Some(port),
+        ..NetInRequest::default()
+    };
+    let network = |handle: &[u8], network: &str| NetOutRequest {
+        handle: some(handle),
+        network: Some(network.into()),
+        ..NetOutRequest::default()
+    };
+    client.must(memory(&limited, 64));
+    client.must(shares(&limited, 300));
+    client.must(rate(&limited, 2_000_000));
+    client.must(port(&limited, 7_001));
+    client.must(network(&limited, "192.0.2.1"));
+    client.must(network(&limited, "192.0.2.0/24"));
+    let before = [&limited, &bare].map(|handle| seen(&daemon, &mut client, handle));
+
+    let filler = daemon.depot("filler");
+    fill(&filler);
+    for handle in [&limited, &bare] {
+        refused(client.ask(port(handle, 7_002)));
+        refused(client.ask(network(handle, "198.51.100.0/24")));
+        refused(client.ask(memory(handle, 80)));
+        refused(client.ask(shares(handle, 400)));
+        refused(client.ask(rate(handle, 3_000_000)));
+    }
+    assert_eq!([&limited, &bare].map(|handle| seen(&daemon, &mut client, handle)), before);
+    // A full depot keeps nobody from making room.
+    let third = client.ask(CreateRequest::default()).unwrap_err();
+    assert!(third.contains("No space left on device"), "{third}");
+    assert_eq!(client.list().len(), 2);
+    fs::remove_file(&filler).unwrap();
+
+    // Neither is anything left of it when the daemon is another.
+    daemon.signal(Signal::KILL);
+    daemon.wait();
+    daemon.restart();
+    let mut client = daemon.connect();
+    let after = [&limited, &bare].map(|handle| seen(&daemon, &mut client, handle));
+    for (after, before) in after.iter().zip(&before) {
+        assert_eq!((after.1, after.2, &after.3), (before.1, before.2, &before.3));
+    }
+    assert!(!after[0].0.contains("7002") && after[0].0.contains("7001"), "{}", after[0].0);
+    assert!(!after[0].0.contains("198.51.100") && after[0].0.contains("192.0.2.1-192.0.2.1"));
+    assert_eq!(client.ask(port(&bare, 7_002)).unwrap().host_port, Some(7_002));
+    [limited, bare].iter().for_each(|handle| client.destroy(handle));
+    drop(client);
+    daemon.signal(Signal::TERM);
+    assert!(daemon.wait().success());
+    drop(small);
+}
