@@ -34,7 +34,7 @@ pub(crate) struct Port {
     pub(crate) port: u16,
 }
 
-/// The limits of a container: memory, shares of the processors, rate and burst of its network.
+/// The limits of a container: memory, shares of the processors, its network's.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Limits<N, B> {
     pub(crate) memory: N,
@@ -42,7 +42,9 @@ pub(crate) struct Limits<N, B> {
     pub(crate) bandwidth: B,
 }
 
-type ToldLimits = Limits<OneOf<u64>, OneOf<(u64, u64)>>;
+/// Rate and burst.
+pub(crate) type Bandwidth = (u64, u64);
+type ToldLimits = Limits<OneOf<u64>, OneOf<Bandwidth>>;
 
 /// What a client was told of one container.
 #[derive(Clone, Debug, Default)]
@@ -86,7 +88,8 @@ pub(crate) struct Sight {
     pub(crate) state: String,
     pub(crate) events: Vec<String>,
     pub(crate) addresses: (String, String),
-    pub(crate) limits: Limits<u64, (u64, u64)>,
+    /// With the bandwidth into it, and out of it.
+    pub(crate) limits: Limits<u64, [Bandwidth; 2]>,
     pub(crate) ports: BTreeSet<Port>,
     pub(crate) networks: BTreeSet<String>,
 }
@@ -112,7 +115,9 @@ pub(crate) fn broken(told: &Told, seen: &Seen) -> Vec<String> {
         let seen = &sight.limits;
         compare("limit of memory", memory.allows(&seen.memory), memory, &seen.memory);
         compare("shares", shares.allows(&seen.shares), shares, &seen.shares);
-        compare("bandwidth", bandwidth.allows(&seen.bandwidth), bandwidth, &seen.bandwidth);
+        // An interface goes with the namespaces of its init, and its limits with it.
+        let kept = told.init_maybe_killed || seen.bandwidth.iter().all(|seen| bandwidth.allows(seen));
+        compare("bandwidth", kept, bandwidth, &seen.bandwidth);
     }
     // What is being destroyed is off the network first.
     if !told.doomed {
@@ -187,7 +192,7 @@ mod tests {
             state: "active".to_owned(),
             events: Vec::new(),
             addresses: ("10.0.0.1".to_owned(), "10.0.0.2".to_owned()),
-            limits: Limits { memory: 1 << 26, shares: 512, bandwidth: (1_000, 2_000) },
+            limits: Limits { memory: 1 << 26, shares: 512, bandwidth: [(1_000, 2_000); 2] },
             ports: BTreeSet::from([port(61_001, 80)]),
             networks: BTreeSet::from(["192.0.2.7".to_owned()]),
         }
@@ -215,7 +220,8 @@ mod tests {
         one(&with(|seen| seen.addresses.1.push('1')), "addresses");
         one(&with(|seen| seen.limits.memory += 1), "limit of memory");
         one(&with(|seen| seen.limits.shares += 1), "shares");
-        one(&with(|seen| seen.limits.bandwidth.1 += 1), "bandwidth");
+        one(&with(|seen| seen.limits.bandwidth[0].1 += 1), "bandwidth");
+        one(&with(|seen| seen.limits.bandwidth[1].0 += 1), "bandwidth");
         one(&with(|seen| seen.ports.clear()), "ports");
         one(&with(|seen| seen.ports.extend([port(61_002, 80)])), "ports");
         one(&with(|seen| seen.ports = BTreeSet::from([port(61_001, 81)])), "ports");

@@ -148,7 +148,7 @@ impl Worker {
                 known.told.limits = Some(Limits {
                     memory: OneOf::told(limits.memory),
                     shares: OneOf::told(limits.shares),
-                    bandwidth: OneOf::told(limits.bandwidth),
+                    bandwidth: OneOf::told(limits.bandwidth[0]),
                 });
                 self.shared.known.lock().unwrap().insert(id.clone(), known.handle.clone());
                 known.id = Some(id);
@@ -173,9 +173,6 @@ impl Worker {
         let stat = info.bandwidth_stat.clone().unwrap_or_default();
         let inward = (stat.in_rate.unwrap_or(UNLIMITED), stat.in_burst.unwrap_or(UNLIMITED));
         let outward = (stat.out_rate.unwrap_or(UNLIMITED), stat.out_burst.unwrap_or(UNLIMITED));
-        if inward != outward {
-            self.complain(known, "look", &format!("bandwidth {inward:?} inward, {outward:?} outward"));
-        }
         let (ports, networks) = self.shared.host.opened(&id, &text(&info.container_ip));
         let sight = Sight {
             state: text(&info.state),
@@ -184,7 +181,7 @@ impl Worker {
             limits: Limits {
                 memory: memory.limit_in_bytes.unwrap_or_default(),
                 shares: cpu.limit_in_shares.unwrap_or_default(),
-                bandwidth: inward,
+                bandwidth: [inward, outward],
             },
             ports,
             networks,
@@ -245,7 +242,8 @@ impl Worker {
         let (told, killed) = (&known.told, self.shared.is_broken(&known.handle));
         let not_active = text.starts_with("Container state must be");
         let expected = not_active && (told.stop_asked || told.doomed || killed)
-            || killed && (text.contains("it has ended") || text.ends_with("init died"));
+            // Its interface went with its namespaces.
+            || killed && (text.contains("it has ended") || text.contains("No such device"));
         if !expected {
             self.complain(known, action, text);
         }
