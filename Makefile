@@ -55,6 +55,11 @@ test-v2: build ## Run the tests of cgroups, quotas, devices and the network in t
 	@scripts/guest/setup
 	@scripts/guest/tests
 
+.PHONY: test-service
+test-service: build ## Run packaging/wardend.service under systemd in that virtual machine: stop, restart and SIGKILL end no container.
+	@scripts/guest/setup
+	@scripts/guest/service $(DIST)
+
 .PHONY: chaos
 chaos: build ## Kill daemon, supervisors, inits and jobs at random while clients work, then check what they were told; CHAOS_KILLS (60), CHAOS_SEED, CHAOS_CLIENTS.
 	cargo build --locked -p warden-server --features failpoints --bins

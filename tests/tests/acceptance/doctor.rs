@@ -252,33 +252,35 @@ fn what_the_table_holds_of_nobody_is_removed_and_nothing_of_others() {
     daemon.signal(Signal::KILL);
     daemon.wait();
     nft(&daemon, &["add", "table", "inet", "other"]);
-    nft(&daemon, &["add", "chain", "inet", "other", &format!("out-{ID}")]);
+    nft(&daemon, &["add", "chain", "inet", "other", "out-10.254.0.10"]);
+    nft(&daemon, &["add", "rule", "inet", "other", "out-10.254.0.10", "accept"]);
     let before = ruleset(&daemon);
     let tables = nft(&daemon, &["list", "tables"]);
     let table = tables.lines().filter_map(|line| line.strip_prefix("table inet "));
     let table = table.filter(|name| *name != "other").min_by_key(|name| name.len()).unwrap();
-    let (chain, interface) = (format!("out-{ID}"), format!("w-{ID}-0"));
-    nft(&daemon, &["add", "chain", "inet", table, &chain]);
-    nft(&daemon, &["add", "rule", "inet", table, &chain, "ip", "daddr", "192.0.2.1", "accept"]);
+    let interface = format!("w-{ID}-0");
+    // The chains of the next addresses are made with that of the first; the last is nobody's.
+    for chain in ["out-10.254.0.10", "out-10.254.0.14"] {
+        nft(&daemon, &["add", "rule", "inet", table, chain, "ip", "daddr", "192.0.2.1", "accept"]);
+    }
     for (set, element) in [
-        ("outgoing", format!("{{ {interface} : goto {chain} }}")),
         ("interfaces", format!("{{ {interface} }}")),
-        ("members", format!("{{ {interface} . 10.254.3.2 }}")),
-        ("forwards", "{ tcp . 7001 : 10.254.3.2 . 80 }".to_owned()),
-        // Of an address that nobody has.
+        ("members", format!("{{ {interface} . 10.254.0.10 }}")),
+        ("forwards", "{ tcp . 7001 : 10.254.0.10 . 80 }".to_owned()),
         ("forwards", "{ tcp . 7002 : 10.254.3.6 . 80 }".to_owned()),
     ] {
         nft(&daemon, &["add", "element", "inet", table, set, &element]);
     }
     let expected = [
-        ("rules".to_owned(), format!("inet {table} {chain}")),
+        ("rules".to_owned(), format!("inet {table} {interface}")),
+        ("rules".to_owned(), format!("inet {table} out-10.254.0.14")),
         ("rules".to_owned(), format!("inet {table} forwards 6:7002")),
     ];
     assert_eq!(told(&doctor(&daemon, &["--json"])), expected);
     let repaired = doctor(&daemon, &["--repair"]);
     let text = String::from_utf8(repaired.stdout).unwrap();
     assert!(repaired.status.success(), "{text}");
-    assert_eq!(text.matches("removed    rules").count(), 2, "{text}");
+    assert_eq!(text.matches("removed    rules").count(), 3, "{text}");
     assert_eq!(ruleset(&daemon), before);
     assert!(told(&doctor(&daemon, &["--json"])).is_empty());
     nft(&daemon, &["delete", "table", "inet", "other"]);

@@ -1,8 +1,9 @@
 //! What the table holds of each container, and of none: how what is left of those that are no more is found, and deleted
 //! in one transaction with nothing else.
 //!
-//! Elements belong to the container whose interface they name, forwarded ports to the one whose address they lead to. What
-//! names neither is not of our making, and stays.
+//! Elements belong to the container whose interface they name, forwarded ports and rules to the one that has the address.
+//! What names neither an interface nor an address of ours is not of our making, and stays; so do chains without rules, which
+//! are made ahead.
 
 // What arrives here may be anything: no length, index or sum may be taken on trust.
 #![cfg_attr(
@@ -16,13 +17,13 @@
     )
 )]
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use warden_linux::netlink::nftables::{self, Batch, Element};
 use warden_linux::netlink::{Protocol, Refusal, Socket};
 
-use super::interfaces::owner;
-use super::table::{self, FORWARDS, INTERFACES, MEMBERS, OUTGOING};
+use super::interfaces::{names, owner};
+use super::table::{self, FORWARDS, INTERFACES, MEMBERS};
 use super::{Network, failed, open};
 use crate::error::Error;
 use crate::id::Id;
@@ -30,17 +31,17 @@ use crate::pool::lock;
 
 /// Bytes of an interface's name in a key.
 const NAME: usize = 16;
-/// The sets, in an order in which their elements can be deleted; forwarded ports before the addresses that they lead to, so
-/// that a container which is being connected has both.
-const SETS: [&str; 6] = [OUTGOING, FORWARDS[0], FORWARDS[1], MEMBERS[0], MEMBERS[1], INTERFACES];
+/// The sets; what belongs to an address is looked at before who has it, so that a container which is being connected has both.
+const SETS: [&str; 5] = [FORWARDS[0], FORWARDS[1], MEMBERS[0], MEMBERS[1], INTERFACES];
 
-/// What a table holds of one container, or a forwarded port that leads to none.
+/// What a table holds of one container, or a forwarded port or a chain's rules of an address that none has.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Entry {
     pub(crate) owner: Option<Id>,
     /// What it is called, the same whenever it is looked at.
     pub(crate) name: String,
-    chain: Option<String>,
+    /// Chains that have rules.
+    chains: Vec<String>,
     elements: Vec<(&'static str, Vec<u8>)>,
 }
 
@@ -75,17 +76,19 @@ fn delete_by(socket: &mut Socket, table: &str, is_wanted: impl Fn(&Entry) -> boo
     for (set, key) in wanted.iter().flat_map(|entry| &entry.elements) {
         batch.delete_element(set, key);
     }
-    for chain in wanted.iter().filter_map(|entry| entry.chain.as_deref()) {
-        batch.delete_chain(chain);
+    for chain in wanted.iter().flat_map(|entry| &entry.chains) {
+        batch.flush_chain(chain);
     }
     batch.commit(socket).map_err(failed)
 }
 
 fn read(socket: &mut Socket, table: &str) -> Result<Option<Vec<Entry>>, Refusal> {
-    let chains = nftables::chains(socket, table)?;
-    if chains.is_empty() {
-        return Ok(None);
-    }
+    let ruled = match nftables::ruled_chains(socket, table) {
+        // The table has some as long as it is there.
+        Ok(chains) if chains.is_empty() => return Ok(None),
+        Err(refusal) if refusal.is_absence() => return Ok(None),
+        listed => listed?,
+    };
     let mut sets = Vec::new();
     for set in SETS {
         match nftables::elements(socket, table, set) {
@@ -94,45 +97,44 @@ fn read(socket: &mut Socket, table: &str) -> Result<Option<Vec<Entry>>, Refusal>
             Err(refusal) => return Err(refusal),
         }
     }
-    Ok(Some(sort(table, chains, sets)))
+    Ok(Some(sort(table, ruled, sets)))
 }
 
 /// Tells apart whose each thing is.
-fn sort(table: &str, chains: Vec<String>, sets: Vec<(&'static str, Vec<Element>)>) -> Vec<Entry> {
+fn sort(table: &str, ruled: BTreeSet<String>, sets: Vec<(&'static str, Vec<Element>)>) -> Vec<Entry> {
     let addresses: HashMap<Vec<u8>, Id> = sets
         .iter()
         .filter(|(set, _)| MEMBERS.contains(set))
         .flat_map(|(_, elements)| elements)
         .filter_map(|element| Some((element.key.get(NAME..)?.to_vec(), owner_of(&element.key)?)))
         .collect();
-    let mut entries = BTreeMap::<Id, Entry>::new();
-    let mut orphans = Vec::new();
     let entry = |owner, name: &str| Entry {
         owner,
         name: format!("inet {table} {name}"),
-        chain: None,
+        chains: Vec::new(),
         elements: Vec::new(),
     };
-    for chain in chains {
-        if let Some(id) = table::owner(&chain) {
-            entries.insert(id, Entry { chain: Some(chain.clone()), ..entry(Some(id), &chain) });
+    let mut owned = BTreeMap::<Id, Entry>::new();
+    let mut orphans = Vec::new();
+    for chain in ruled {
+        let Some(address) = table::owner(&chain) else { continue };
+        match addresses.get(&nftables::address(address)) {
+            Some(&id) => owned.entry(id).or_insert_with(|| of(&entry, id)).chains.push(chain),
+            None => orphans.push(Entry { chains: vec![chain.clone()], ..entry(None, &chain) }),
         }
     }
     for (set, elements) in sets {
         for Element { key, value } in elements {
-            let is_forward = FORWARDS.contains(&set);
-            let owner = if is_forward {
+            let port = FORWARDS.contains(&set).then(|| port(&key)).flatten();
+            let owner = if port.is_some() {
                 // Behind the address stands the port, in four bytes.
                 let address = value.len().checked_sub(4).and_then(|length| value.get(..length));
                 address.and_then(|address| addresses.get(address).copied())
             } else {
                 owner_of(&key)
             };
-            match (owner, is_forward.then(|| port(&key)).flatten()) {
-                (Some(id), _) => {
-                    let of = || entry(Some(id), &format!("{set} of {id}"));
-                    entries.entry(id).or_insert_with(of).elements.push((set, key));
-                }
+            match (owner, port) {
+                (Some(id), _) => owned.entry(id).or_insert_with(|| of(&entry, id)).elements.push((set, key)),
                 (None, Some(port)) => {
                     let elements = vec![(set, key)];
                     orphans.push(Entry { elements, ..entry(None, &format!("{set} {port}")) });
@@ -141,7 +143,12 @@ fn sort(table: &str, chains: Vec<String>, sets: Vec<(&'static str, Vec<Element>)
             }
         }
     }
-    entries.into_values().chain(orphans).collect()
+    owned.into_values().chain(orphans).collect()
+}
+
+/// An empty entry of a container, by the name of its interface.
+fn of(entry: &impl Fn(Option<Id>, &str) -> Entry, id: Id) -> Entry {
+    entry(Some(id), &names(id).host)
 }
 
 /// The container whose interface a key begins with.
@@ -179,24 +186,23 @@ mod tests {
         let forward = |port, last| {
             element(&nftables::protocol_and_port(6, port), &nftables::address_and_port(address(last), 80))
         };
-        let chains = ["common", "out-00000000001", "out-x", "forward"].map(str::to_owned).to_vec();
+        let ruled = ["common", "out-10.254.0.2", "out-10.254.0.9", "out-x", "forward"];
         let sets = vec![
-            (OUTGOING, vec![element(&interface(one), b""), element(&nftables::interface("eth0"), b"")]),
             (FORWARDS[0], vec![forward(61_001, 2), forward(61_002, 6), forward(61_003, 99)]),
             (MEMBERS[0], vec![element(&member(one, 2), b""), element(&member(two, 6), b"")]),
-            (INTERFACES, vec![element(&interface(one), b""), element(b"short", b"")]),
+            (INTERFACES, vec![element(&interface(one), b""), element(&nftables::interface("eth0"), b"")]),
         ];
-        let found = sort("t", chains, sets);
-        let told: Vec<_> = found.iter().map(|e| (e.owner, e.name.as_str(), e.elements.len())).collect();
+        let found = sort("t", ruled.map(str::to_owned).into(), sets);
+        let told: Vec<_> =
+            found.iter().map(|e| (e.owner, e.name.as_str(), e.chains.len(), e.elements.len())).collect();
         assert_eq!(
             told,
             [
-                (Some(one), "inet t out-00000000001", 4),
-                (Some(two), "inet t forwards of 00000000002", 2),
-                (None, "inet t forwards 6:61003", 1),
+                (Some(one), "inet t w-00000000001-0", 1, 3),
+                (Some(two), "inet t w-00000000002-0", 0, 2),
+                (None, "inet t out-10.254.0.9", 1, 0),
+                (None, "inet t forwards 6:61003", 0, 1),
             ]
         );
-        assert_eq!(found[0].chain.as_deref(), Some("out-00000000001"));
-        assert_eq!(found[1].chain, None);
     }
 }

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use ipnet::{Ipv4Net, Ipv6Net};
 
+use super::state::Member;
 use super::*;
 use crate::request::Transport;
 use crate::settings::AddressesV6;
@@ -104,8 +105,11 @@ fn a_table_of_500_containers_is_written_whole_and_repaired_whatever_is_done_to_i
         assert!(refused.is_empty(), "{refused:?}");
         let whole = listed();
         let count = |part: &str| whole.iter().filter(|line| line.contains(part)).count();
-        assert_eq!(count("chain out-"), 500);
-        assert_eq!(count("goto out-"), 500);
+        assert_eq!((count("chain out-10.254."), count("chain out-fd00::")), (512, 512), "64 at a time");
+        assert_eq!((count("jump out-10.254."), count("jump out-fd00::")), (512, 512));
+        // What is opened has no verdict, at which the kernel would follow all jumps of the table.
+        assert_eq!(count("ct mark set ct mark | 0x00001000"), 1_000);
+        assert_eq!(whole.iter().filter(|line| line.ends_with("accept")).count(), 6);
         assert_eq!(count("log prefix \"warden-i-"), 500);
         assert_eq!(count("ip daddr 192.0.2.0-192.0.2.255 "), 500);
         assert_eq!((count("tcp . 6"), count("udp . 10")), (1_000, 1_000));
@@ -124,7 +128,9 @@ fn a_table_of_500_containers_is_written_whole_and_repaired_whatever_is_done_to_i
         }
         nft(&["add", "table", "ip", "other"]);
         network.detach(ids[0]).unwrap();
-        assert_ne!(listed(), whole);
+        let without = listed();
+        assert!(!without.concat().contains(ids[0].as_str()));
+        assert_eq!(without.iter().filter(|line| line.contains("ct mark set")).count(), 998);
         network.close();
         nft(&["flush", "ruleset"]);
         std::thread::sleep(Duration::from_millis(300));
@@ -151,7 +157,8 @@ fn a_change_that_meets_a_table_of_somebody_elses_making_writes_it_whole() {
         nft(&["flush", "ruleset"]);
         network.detach(ids[0]).unwrap();
         network.detach(ids[0]).unwrap();
-        assert!(!listed().concat().contains(ids[0].as_str()));
+        let left: Vec<_> = listed().into_iter().filter(|line| line.contains(ids[0].as_str())).collect();
+        assert_eq!(left, Vec::<String>::new());
         network.release_ports(ids[0]);
         assert!(network.records(ids[0]).is_none());
     });
@@ -253,43 +260,54 @@ fn what_the_table_holds_of_containers_that_are_no_more_is_deleted_and_nothing_el
         let (network, _) = prepare(&settings(), vec![container(1)], &[]).unwrap();
         let before = listed();
         nft(&["add", "table", "inet", "other"]);
-        nft(&["add", "chain", "inet", "other", "out-00000000002"]);
+        nft(&["add", "chain", "inet", "other", "out-10.254.0.10"]);
+        nft(&["add", "rule", "inet", "other", "out-10.254.0.10", "accept"]);
         // As a fault of ours would leave it: nothing is repaired that we ourselves have done.
         let lost = container(2);
         {
             let mut state = lock(&network.state);
             let member = Member { addresses: lost.addresses, records: lost.records.clone() };
+            let mark = state.firewall.mark();
             let added = state.change(|table| {
-                table.add_container(lost.id, &names(lost.id).host, lost.addresses);
+                table.add_container(&names(lost.id).host, lost.addresses);
+                table.allow(lost.id, lost.addresses, &rule::read(&lost.records.net_out[0]).unwrap(), mark);
                 for forward in lost.records.net_in.iter().flat_map(|&mapping| member.forwards(mapping)) {
                     table.add_forward(forward);
                 }
+                // Of addresses that nobody has.
                 let (protocol, port) = (Transport::Tcp, 1);
-                let address = std::net::Ipv4Addr::new(10, 254, 9, 9).into();
+                let address = Ipv4Addr::new(10, 254, 9, 9).into();
                 table.add_forward(table::Forward { protocol, host_port: 99, address, port });
+                let orphan = container(3);
+                table.allow(
+                    orphan.id,
+                    orphan.addresses,
+                    &rule::read(&orphan.records.net_out[0]).unwrap(),
+                    mark,
+                );
             });
             added.unwrap();
         }
         let entries = stale::entries("warden").unwrap().unwrap();
         let told: Vec<_> = entries.iter().map(|entry| (entry.owner, entry.name.as_str())).collect();
         let expected = [
-            (Some(container(1).id), "inet warden out-00000000001"),
-            (Some(lost.id), "inet warden out-00000000002"),
+            (Some(container(1).id), "inet warden w-00000000001-0"),
+            (Some(lost.id), "inet warden w-00000000002-0"),
+            (None, "inet warden out-10.254.0.14"),
             (None, "inet warden forwards 6:99"),
         ];
         assert_eq!(told, expected);
         // The first is connected, whatever is asked for.
         network.delete_stale(&told.iter().map(|(_, name)| *name).collect()).unwrap();
         assert_eq!(listed(), before);
-        assert!(nft(&["list", "table", "inet", "other"]).contains("out-00000000002"));
+        assert!(nft(&["list", "table", "inet", "other"]).contains("accept"));
         assert_eq!(stale::entries("warden").unwrap().unwrap().len(), 1);
         assert!(stale::entries("nothing").unwrap().is_none());
 
         // Without a daemon nobody is connected but who is not named.
         drop(network);
-        nft(&["add", "chain", "inet", "warden", "out-00000000003"]);
-        nft(&["add", "element", "inet", "warden", "outgoing", "{ w-00000000003-0 : goto out-00000000003 }"]);
-        let names = ["inet warden out-00000000003"];
+        nft(&["add", "element", "inet", "warden", "interfaces", "{ w-00000000003-0 }"]);
+        let names = ["inet warden w-00000000003-0"];
         stale::delete("warden", &names.into()).unwrap();
         assert_eq!(listed(), before);
     });
@@ -343,5 +361,22 @@ fn the_ports_of_what_is_disconnected_are_its_own_until_nothing_of_it_runs() {
         assert!(!is_free(&network), "they were not the other's");
         network.release_ports(id);
         assert!(is_free(&network));
+    });
+}
+
+#[test]
+fn what_is_opened_is_marked_with_the_configured_bit_and_only_icmp_with_a_verdict() {
+    alone(|| {
+        let mut settings = settings();
+        settings.firewall.connection_mark_bit = 30;
+        let mut opened = container(1);
+        let icmp = NetOut { protocol: crate::request::Protocol::Icmp, ..opened.records.net_out[0].clone() };
+        opened.records.net_out.push(icmp);
+        let (_network, _) = prepare(&settings, vec![opened], &[]).unwrap();
+        let listed = listed();
+        let chain = |part: &str| listed.iter().filter(|line| line.contains(part)).count();
+        assert_eq!(chain("ct mark set ct mark | 0x40000000"), 2);
+        assert_eq!(chain("ct mark & 0x40000000"), 2, "to let it through, and to log it once");
+        assert_eq!(chain("ip daddr 192.0.2.0-192.0.2.255 meta l4proto icmp accept"), 1);
     });
 }

@@ -35,7 +35,8 @@ impl Network {
         };
         let withdrawn = member.records.net_out.remove(index);
         let left: Vec<_> = member.records.net_out.iter().flat_map(rule::read).collect();
-        let changed = state.change(|table| table.allow_only(id, &left));
+        let (addresses, mark) = (member.addresses, state.firewall.mark());
+        let changed = state.change(|table| table.allow_only(id, addresses, &left, mark));
         if let (Err(_), Some(member)) = (&changed, state.members.get_mut(&id)) {
             member.records.net_out.insert(index, withdrawn);
         }

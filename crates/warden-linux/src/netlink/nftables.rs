@@ -9,7 +9,7 @@ mod listing;
 mod watch;
 
 pub use expression::{Compare, Connection, Expression, Meta, Part, Verdict};
-pub use listing::{Element, elements};
+pub use listing::{Element, elements, ruled_chains};
 pub use watch::Watch;
 
 /// The subsystem's number, in the upper byte of a message's kind.
@@ -189,14 +189,6 @@ impl<'a> Batch<'a> {
         });
     }
 
-    /// Deletes all rules of a chain.
-    pub fn flush_chain(&mut self, name: &str) {
-        let table = self.table;
-        self.push(format!("emptying the chain {name}"), DELETE_RULE, 0, |attributes| {
-            attributes.text(1, table).text(2, name);
-        });
-    }
-
     /// Adds a rule at the end of a chain.
     pub fn add_rule(&mut self, chain: &str, expressions: &[Expression<'_>]) {
         self.rule(chain, flag::CREATE | flag::APPEND, expressions);
@@ -205,6 +197,14 @@ impl<'a> Batch<'a> {
     /// Adds a rule at the beginning of a chain.
     pub fn insert_rule(&mut self, chain: &str, expressions: &[Expression<'_>]) {
         self.rule(chain, flag::CREATE, expressions);
+    }
+
+    /// Deletes all rules of a chain.
+    pub fn flush_chain(&mut self, name: &str) {
+        let table = self.table;
+        self.push(format!("deleting the rules of the chain {name}"), DELETE_RULE, 0, |attributes| {
+            attributes.text(1, table).text(2, name);
+        });
     }
 
     fn rule(&mut self, chain: &str, flags: u16, expressions: &[Expression<'_>]) {
@@ -331,21 +331,6 @@ pub fn base_chains(socket: &mut Socket) -> Result<Vec<BaseChain>, Refusal> {
     request.push(action, GET_CHAIN, flag::DUMP, &header(UNSPECIFIED, 0), |_| {});
     let mut chains = Vec::new();
     socket.ask(request, |body| chains.extend(body.get(4..).and_then(read_base_chain)))?;
-    Ok(chains)
-}
-
-/// Lists the names of all chains of a table of the family inet.
-pub fn chains(socket: &mut Socket, table: &str) -> Result<Vec<String>, Refusal> {
-    let mut request = Requests::default();
-    let action = format!("listing the chains of table {table}");
-    request.push(action, GET_CHAIN, flag::DUMP, &header(INET, 0), |_| {});
-    let mut chains = Vec::new();
-    socket.ask(request, |body| {
-        let rest = body.get(4..).unwrap_or_default();
-        if attribute(rest, 1).map(text).as_deref() == Some(table) {
-            chains.extend(attribute(rest, 3).map(text));
-        }
-    })?;
     Ok(chains)
 }
 

@@ -44,11 +44,11 @@ impl Host {
     }
 
     /// Ports of the host that lead to an address, and networks that a container may reach.
-    pub(crate) fn opened(&self, id: &str, address: &str) -> (BTreeSet<Port>, BTreeSet<String>) {
+    pub(crate) fn opened(&self, address: &str) -> (BTreeSet<Port>, BTreeSet<String>) {
         let ruleset: Value = serde_json::from_str(&self.told("nft", &["-j", "list", "ruleset"])).unwrap();
         let mut ports = ports(&ruleset);
         ports.retain(|port| port.address == address);
-        (ports, networks(&ruleset, id))
+        (ports, networks(&ruleset, address))
     }
 
     /// Whether a daemon has said that it removed a container because its init was dead.
@@ -105,9 +105,9 @@ fn ports(ruleset: &Value) -> BTreeSet<Port> {
         .collect()
 }
 
-/// The networks that the rules of a container's chain accept.
-fn networks(ruleset: &Value, id: &str) -> BTreeSet<String> {
-    let chain = format!("out-{id}");
+/// The networks that the rules of a container's chain open, by its address.
+fn networks(ruleset: &Value, address: &str) -> BTreeSet<String> {
+    let chain = format!("out-{address}");
     let rules = objects(ruleset, "rule").filter(|rule| rule["chain"] == chain.as_str());
     let range = |rule: &Value| {
         let expressions = rule["expr"].as_array()?;

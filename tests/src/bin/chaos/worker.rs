@@ -173,7 +173,7 @@ impl Worker {
         let stat = info.bandwidth_stat.clone().unwrap_or_default();
         let inward = (stat.in_rate.unwrap_or(UNLIMITED), stat.in_burst.unwrap_or(UNLIMITED));
         let outward = (stat.out_rate.unwrap_or(UNLIMITED), stat.out_burst.unwrap_or(UNLIMITED));
-        let (ports, networks) = self.shared.host.opened(&id, &text(&info.container_ip));
+        let (ports, networks) = self.shared.host.opened(&text(&info.container_ip));
         let sight = Sight {
             state: text(&info.state),
             events: info.events.iter().map(|event| shown(event)).collect(),
