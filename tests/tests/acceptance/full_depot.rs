@@ -74,7 +74,7 @@ fn what_cannot_be_written_down_is_not_done() {
     let mut daemon = Daemon::own();
     let small = Small::below(&mut daemon);
     let mut client = daemon.connect();
-    let [limited, bare] = [client.create(), client.create()];
+    let [limited, bare, third] = [client.create(), client.create(), client.create()];
     let some = |handle: &[u8]| Some(handle.to_vec());
     let memory = |handle: &[u8], mib: u64| LimitMemoryRequest {
         handle: some(handle),
@@ -122,8 +122,10 @@ fn what_cannot_be_written_down_is_not_done() {
     }
     assert_eq!([&limited, &bare].map(|handle| seen(&daemon, &mut client, handle)), before);
     // A full depot keeps nobody from making room.
-    let third = client.ask(CreateRequest::default()).unwrap_err();
-    assert!(third.contains("No space left on device"), "{third}");
+    let fourth = client.ask(CreateRequest::default()).unwrap_err();
+    assert!(fourth.contains("No space left on device"), "{fourth}");
+    assert_eq!(client.list().len(), 3);
+    client.destroy(&third);
     assert_eq!(client.list().len(), 2);
     fs::remove_file(&filler).unwrap();
 

@@ -199,8 +199,14 @@ fn term_ends_it_within_the_drain_time_and_keeps_the_containers() {
     daemon.signal(Signal::TERM);
     let (status, _) = within(4.0, "the drain", || daemon.wait());
     assert!(status.success());
-    assert!(!kernel::processes_in_cgroup(&id).is_empty(), "the container goes on");
+    let inside: Vec<_> = kernel::processes_in_cgroup(&id).iter().map(|process| process.pid).collect();
+    assert!(!inside.is_empty(), "the container goes on");
     daemon.restart();
+    let mut client = daemon.connect();
+    assert_eq!(client.list().len(), 1, "the next one has taken it over");
+    // The stop that was under way ends the job; init stays.
+    let init = fs::read_to_string(daemon.depot(&id).join("run/wshd.pid")).unwrap().trim().parse().unwrap();
+    assert!(inside.contains(&init) && kernel::is_alive(init));
 }
 
 #[test]
