@@ -212,7 +212,11 @@ impl Network {
             host_port: reserved.port,
             container_port: request.container_port.unwrap_or(reserved.port),
         };
-        interfaces::route_loopback(&mut state.route, &names(id)).map_err(failed)?;
+        let State { route, members, dns, .. } = &mut *state;
+        // The first port has done it, or the way to names.
+        if dns.is_none() && members.get(&id).is_some_and(|member| member.records.net_in.is_empty()) {
+            interfaces::route_loopback(route, &names(id)).map_err(failed)?;
+        }
         state.map(id, mapping).map_err(failed)?;
         state.forwards.keep(mapping.protocol, reserved);
         if mapping.protocol == Transport::Udp {
