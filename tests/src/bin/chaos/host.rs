@@ -71,7 +71,7 @@ impl Host {
             add("rule", &self.told("ip", &[family, "rule"]));
             add("neighbour", &self.told("ip", &[family, "neighbour", "show", "nud", "all"]));
         }
-        add("nft", &self.told("nft", &["list", "ruleset"]));
+        add("nft", &without_chains_made_ahead(&self.told("nft", &["list", "ruleset"])));
         let entries =
             |directory: &str| fs::read_dir(self.depot.join(directory)).into_iter().flatten().flatten();
         for directory in ["", ".trash"] {
@@ -82,6 +82,12 @@ impl Host {
         lines.insert(format!("depot .images: {}", entries(".images").count()));
         lines
     }
+}
+
+/// A ruleset without the chains of addresses, which are made for many at a time and stay; what is in them stays in the text.
+fn without_chains_made_ahead(ruleset: &str) -> String {
+    let is_made_ahead = |line: &str| line.contains("chain out-") || line.contains(": jump out-");
+    ruleset.lines().filter(|line| !is_made_ahead(line)).map(|line| format!("{line}\n")).collect()
 }
 
 /// Everything of a kind in what nft lists.
@@ -122,6 +128,14 @@ fn networks(ruleset: &Value, address: &str) -> BTreeSet<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn chains_that_are_made_ahead_are_nothing_that_is_left_but_their_rules_are() {
+        let text = "table inet t {\n\tset outgoing {\n\t\telements = { 10.254.0.2 : jump out-10.254.0.2,\n\t\t\t\
+                    10.254.0.6 : jump out-10.254.0.6 }\n\t}\n\tchain out-10.254.0.2 {\n\t\taccept\n\t}\n}\n";
+        let left = without_chains_made_ahead(text);
+        assert_eq!(left, "table inet t {\n\tset outgoing {\n\t}\n\t\taccept\n\t}\n}\n");
+    }
 
     #[test]
     fn ports_and_networks_are_read_from_what_nft_lists() {
