@@ -10,28 +10,30 @@ use warden_client::protocol::messages::*;
 use warden_client::{Client, Error};
 use warden_tests::Random;
 
-use crate::output::{Extent, Fate, Got, Script};
+use crate::jobs::Started;
 use crate::promise::{self, Limits, OneOf, Port, Seen, Sight, Told};
 use crate::{PATIENCE, Shared, shown};
 
 /// Containers of one client.
 const CONTAINERS: usize = 3;
 /// What a daemon that ends answers.
-const CLOSING: &str = "the server is shutting down";
+pub(crate) const CLOSING: &str = "the server is shutting down";
 /// The rate and burst of a network without a limit.
 const UNLIMITED: u64 = u32::MAX as u64;
 
 /// A container, and what its client knows of it.
 #[derive(Clone, Debug)]
-struct Known {
-    handle: Vec<u8>,
+pub(crate) struct Known {
+    pub(crate) handle: Vec<u8>,
     /// Known to who was told that it is there.
     id: Option<String>,
-    told: Told,
+    pub(crate) told: Told,
+    /// Followed later, over however many daemons.
+    pub(crate) jobs: Vec<Started>,
 }
 
 impl Known {
-    fn handle(&self) -> Option<Vec<u8>> {
+    pub(crate) fn handle(&self) -> Option<Vec<u8>> {
         Some(self.handle.clone())
     }
 }
@@ -39,16 +41,16 @@ impl Known {
 /// A client.
 pub(crate) struct Worker {
     socket: PathBuf,
-    shared: Arc<Shared>,
-    random: Random,
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) random: Random,
     number: usize,
     count: usize,
-    containers: Vec<Known>,
+    pub(crate) containers: Vec<Known>,
     destroyed: Vec<Known>,
 }
 
 /// How a request ended.
-enum Answer<T> {
+pub(crate) enum Answer<T> {
     Done(T),
     Refused(String),
     /// The daemon died meanwhile.
@@ -71,7 +73,7 @@ impl Worker {
         Self { socket: socket.to_owned(), shared, random, number, count: 0, containers, destroyed }
     }
 
-    async fn connect(&self) -> Client {
+    pub(crate) async fn connect(&self) -> Client {
         let deadline = Instant::now() + PATIENCE;
         loop {
             match Client::connect(&self.socket).await {
@@ -83,7 +85,7 @@ impl Worker {
     }
 
     /// Asks once.
-    async fn once<C: Asked>(&self, request: C) -> Answer<C::Response> {
+    pub(crate) async fn once<C: Asked>(&self, request: C) -> Answer<C::Response> {
         self.connect().await.request(request).await.into()
     }
 
@@ -113,20 +115,21 @@ impl Worker {
             return self.create().await;
         }
         let which = self.random.below(self.containers.len());
-        match self.random.below(11) {
+        match self.random.below(12) {
             0 | 1 => self.destroy(which).await,
             2 | 3 => self.limit(which).await,
             4 => self.open(which).await,
             5 => self.stop(which).await,
             6 => self.look(which).await,
-            _ => self.job(which).await,
+            7 | 8 => self.job(which).await,
+            _ => self.start(which).await,
         }
     }
 
     async fn create(&mut self) {
         self.count += 1;
         let handle = format!("chaos-{}-{}", self.number, self.count).into_bytes();
-        let mut known = Known { handle, id: None, told: Told::default() };
+        let mut known = Known { handle, id: None, told: Told::default(), jobs: Vec::new() };
         match self.once(CreateRequest { handle: known.handle(), ..CreateRequest::default() }).await {
             Answer::Done(_) => {
                 self.shared.created.fetch_add(1, Ordering::Relaxed);
@@ -157,7 +160,7 @@ impl Worker {
         }
     }
 
-    fn complain(&self, known: &Known, action: &str, text: &str) {
+    pub(crate) fn complain(&self, known: &Known, action: &str, text: &str) {
         let id = known.id.as_deref().unwrap_or("?");
         self.shared.complain(format!("{action} of {} ({id}): {text}", shown(&known.handle)));
     }
@@ -231,7 +234,7 @@ impl Worker {
     }
 
     /// Judges a refusal: one that is explained by what is known of the container is none.
-    async fn judge(&mut self, which: usize, action: &str, text: &str) {
+    pub(crate) async fn judge(&mut self, which: usize, action: &str, text: &str) {
         if text == CLOSING {
             return;
         }
@@ -353,106 +356,6 @@ impl Worker {
         }
     }
 
-    async fn job(&mut self, which: usize) {
-        let known = &self.containers[which];
-        let before = self.shared.hurt(&known.handle);
-        let mut pause = || ["", "sleep 0.2;", "sleep 1;"][self.random.below(3)];
-        let pauses = [pause(), pause()];
-        let lines = [self.random.below(40_000), self.random.below(10_000)];
-        let script = Script { tag: self.random.below(1 << 30), lines, pauses };
-        let spawn = SpawnRequest {
-            handle: known.handle(),
-            script: Some(script.text().into_bytes()),
-            ..SpawnRequest::default()
-        };
-        let job = match self.once(spawn).await {
-            Answer::Done(spawned) => spawned.job_id,
-            Answer::Lost => return,
-            Answer::Refused(text) => return self.judge(which, "spawn", &text).await,
-        };
-        self.shared.jobs.fetch_add(1, Ordering::Relaxed);
-        let streamed = self.random.below(2) == 0;
-        let handle = known.handle();
-        let got = match self.follow(handle, job, streamed).await {
-            Ok(got) => got,
-            // What was delivered to a connection that died with the daemon is delivered.
-            Err((text, true)) if text == "no such job" => {
-                self.shared.undelivered.fetch_add(1, Ordering::Relaxed);
-                return;
-            }
-            Err((text, _)) => return self.judge(which, "link", &text).await,
-        };
-        let known = &self.containers[which];
-        let fate = if self.shared.is_broken(&known.handle) {
-            Fate::InitKilled
-        } else if self.shared.hurt(&known.handle) != before || known.told.stop_asked || known.told.doomed {
-            Fate::Hurt
-        } else {
-            Fate::Undisturbed
-        };
-        match script.judge(fate, &got) {
-            Ok(extent) => {
-                let count = if extent == Extent::Whole { &self.shared.whole } else { &self.shared.cut };
-                count.fetch_add(1, Ordering::Relaxed);
-                let bytes: usize = got.output.iter().map(Vec::len).sum();
-                self.shared.bytes.fetch_add(bytes as u64, Ordering::Relaxed);
-            }
-            Err(text) => self.complain(known, &format!("job {job:?}"), &text),
-        }
-    }
-
-    /// Follows a job to its end, again from the first byte whenever the daemon dies; a refusal comes with whether that
-    /// has happened.
-    async fn follow(
-        &self,
-        handle: Option<Vec<u8>>,
-        job: Option<u32>,
-        streamed: bool,
-    ) -> Result<Got, (String, bool)> {
-        let deadline = Instant::now() + PATIENCE;
-        let mut died = false;
-        loop {
-            let answer = if streamed {
-                self.stream(StreamRequest { handle: handle.clone(), job_id: job }).await
-            } else {
-                match self.once(LinkRequest { handle: handle.clone(), job_id: job }).await {
-                    Answer::Done(LinkResponse { stdout, stderr, exit_status, .. }) => Answer::Done(Got {
-                        output: [stdout, stderr].map(Option::unwrap_or_default),
-                        status: exit_status,
-                    }),
-                    Answer::Refused(text) => Answer::Refused(text),
-                    Answer::Lost => Answer::Lost,
-                }
-            };
-            match answer {
-                Answer::Done(got) => return Ok(got),
-                Answer::Refused(text) if text != CLOSING => return Err((text, died)),
-                Answer::Lost => died = true,
-                Answer::Refused(_) => {}
-            }
-            assert!(Instant::now() < deadline, "no answer for {PATIENCE:?}");
-        }
-    }
-
-    async fn stream(&self, request: StreamRequest) -> Answer<Got> {
-        let mut client = self.connect().await;
-        let mut got = Got { output: Default::default(), status: None };
-        let outcome = async {
-            let mut stream = client.stream(request).await?;
-            while let Some(piece) = stream.next().await? {
-                let index = usize::from(piece.name.as_deref() == Some(b"stderr"));
-                got.output[index].extend(piece.data.unwrap_or_default());
-                got.status = piece.exit_status.or(got.status);
-            }
-            Ok(())
-        };
-        match Answer::from(outcome.await) {
-            Answer::Done(()) => Answer::Done(got),
-            Answer::Refused(text) => Answer::Refused(text),
-            Answer::Lost => Answer::Lost,
-        }
-    }
-
     /// Looks whether everything is as it was told, once nobody is killed any more.
     async fn finish(&mut self) {
         for known in std::mem::take(&mut self.destroyed) {
@@ -461,11 +364,20 @@ impl Worker {
         }
         let mut which = 0;
         while which < self.containers.len() {
-            if self.compare(which).await {
-                which += 1;
-            } else {
+            if !self.compare(which).await {
                 self.containers.remove(which);
+                continue;
             }
+            let handle = self.containers[which].handle();
+            // One that is being destroyed may go meanwhile.
+            while self
+                .containers
+                .get(which)
+                .is_some_and(|known| known.handle() == handle && !known.jobs.is_empty())
+            {
+                self.job(which).await;
+            }
+            which += usize::from(self.containers.get(which).is_some_and(|known| known.handle() == handle));
         }
     }
 }
