@@ -22,6 +22,7 @@ pub use furnish::furnish;
 use plan::Plan;
 
 mod furnish;
+mod generated;
 mod inside;
 mod outside;
 pub mod plan;

@@ -125,13 +125,27 @@ fn files_are_written_before_any_mount_could_take_them() {
 }
 
 #[test]
+fn files_are_generated_before_the_layers_are_one_and_again_where_they_were_not() {
+    let plan = plan(&spec());
+    let Inside::Generate { files, user } = &plan.inside[1] else { panic!("{:?}", plan.inside) };
+    assert!(matches!(plan.inside[2], Inside::MountRoot { .. }));
+    assert!(plan.outside.contains(&Outside::Give { name: "generated", owner: 1 << 20 }));
+    let later = plan.inside.iter().filter_map(|step| match step {
+        Inside::WriteFile(file) => Some(file),
+        _ => None,
+    });
+    assert_eq!(files.iter().collect::<Vec<_>>(), later.collect::<Vec<_>>());
+    assert!(plan.inside.contains(&Inside::MakeUser(user.clone())));
+}
+
+#[test]
 fn the_root_names_no_path_of_the_host() {
     let mut spec = spec();
-    let options = |spec: &Spec| match &plan(spec).inside[1] {
+    let options = |spec: &Spec| match &plan(spec).inside[2] {
         Inside::MountRoot { options } => options.to_str().unwrap().to_owned(),
         other => panic!("{other:?}"),
     };
-    let plain = "lowerdir=lower,upperdir=writable/rootfs,workdir=writable/work";
+    let plain = "lowerdir=generated:lower,upperdir=writable/rootfs,workdir=writable/work";
     assert_eq!(options(&spec), format!("{plain},userxattr"));
     spec.ids = None;
     assert_eq!(options(&spec), plain);
