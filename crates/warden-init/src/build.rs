@@ -23,6 +23,7 @@ use plan::Plan;
 
 mod furnish;
 mod inside;
+mod lock;
 mod outside;
 pub mod plan;
 mod user_namespace;
