@@ -313,3 +313,24 @@ pub fn keep_only(kept: &[BorrowedFd<'_>]) -> io::Result<()> {
 pub fn set_umask(mask: u32) {
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(mask));
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn another_effective_user_has_the_same_capabilities_and_only_meanwhile() {
+        let fields = || {
+            let status = std::fs::read_to_string("/proc/thread-self/status").unwrap();
+            let field = |name| status.lines().find_map(|line| line.strip_prefix(name)).unwrap().to_owned();
+            (field("Uid:\t"), field("CapEff:\t"), field("CapPrm:\t"))
+        };
+        let before = fields();
+        assert!(before.0.starts_with("0\t0\t0"), "this test needs root");
+        let (ids, effective, permitted) = with_effective_user(4711, || Ok(fields())).unwrap();
+        assert_eq!((ids.as_str(), &effective), ("0\t4711\t0\t4711", &before.1));
+        assert_eq!(permitted, before.2);
+        let failed = with_effective_user(4711, || Err::<(), _>(io::ErrorKind::Other.into()));
+        assert!(failed.is_err() && fields() == before);
+    }
+}
