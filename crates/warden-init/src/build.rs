@@ -24,6 +24,7 @@ use plan::Plan;
 mod furnish;
 mod generated;
 mod inside;
+mod lock;
 mod outside;
 pub mod plan;
 mod user_namespace;

@@ -1,8 +1,5 @@
 //! What goes into and out of a container, by real sockets through the real kernel.
 
-use std::thread;
-use std::time::{Duration, Instant};
-
 use warden_protocol::messages::net_out_request::Protocol;
 use warden_protocol::messages::*;
 use warden_tests::world::{self, Echo, World, echo_inside, from, from_container, parts, run};

@@ -70,6 +70,7 @@ fn carry_out_one(step: &Inside, progress: &mut Progress) -> io::Result<()> {
         },
         Inside::Cover { path, by } => cover(Path::new(path), Path::new(by)),
         Inside::Protect { path } => protect(Path::new(path)),
+        Inside::Lock { paths } => super::lock::lock(&paths.map(Path::new)),
         Inside::Link { path, target } => std::os::unix::fs::symlink(target, path),
         Inside::WriteFile(file) => write_file(file),
     }

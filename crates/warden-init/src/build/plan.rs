@@ -150,6 +150,11 @@ pub enum Inside {
         /// The path.
         path: &'static str,
     },
+    /// Makes fast what is mounted at these paths, and below them: nobody inside can take any of it away.
+    Lock {
+        /// The paths.
+        paths: [&'static str; 2],
+    },
     /// Makes a symbolic link.
     Link {
         /// Its path.
@@ -364,8 +369,18 @@ fn inside(spec: &Spec, staged: &[Staged]) -> Vec<Inside> {
         steps.extend(paths::MASKED_DIRECTORIES.map(cover(paths::FIRST_MASKED_DIRECTORY)));
         steps.extend(paths::MASKED_FILES.map(cover("/dev/null")));
     }
+    steps.extend(lock(spec));
     steps.extend(attach(staged));
     steps
+}
+
+/// Only where root inside keeps the capability to unmount: it costs a process. Without a user namespace that root could
+/// mount another /proc, and locks would be for show.
+fn lock(spec: &Spec) -> Option<Inside> {
+    let confinement = spec.confinement;
+    let covered = confinement.masked_paths || confinement.read_only_paths;
+    let wanted = covered && !confinement.capabilities && spec.ids.is_some();
+    wanted.then_some(Inside::Lock { paths: ["/proc", "/sys"] })
 }
 
 fn overlay_options(spec: &Spec) -> CString {
@@ -443,6 +458,7 @@ impl Inside {
             Self::Attach { .. } => "mount at",
             Self::Cover { .. } => "cover",
             Self::Protect { .. } => "make read-only",
+            Self::Lock { .. } => "lock",
             Self::Link { .. } => "make the link",
             Self::WriteFile(_) => "write",
         }
@@ -463,6 +479,7 @@ impl Inside {
             | Self::Cover { path, .. }
             | Self::Protect { path }
             | Self::Link { path, .. } => (*path).into(),
+            Self::Lock { paths } => paths.join(" and ").as_str().into(),
             Self::Attach { path, .. } => path.as_path().into(),
             Self::WriteFile(file) => file.path.clone(),
         }

@@ -200,3 +200,29 @@ fn what_is_confined_is_covered_last_and_without_a_superblock_of_its_own() {
     assert!(!loose.inside.iter().any(restricts));
     assert_eq!(loose.inside.len() + 2, confined.inside.iter().filter(|step| !restricts(step)).count());
 }
+
+#[test]
+fn covers_are_locked_where_root_could_take_them_away_and_another_proc_could_not_be_mounted() {
+    let locks = |change: fn(&mut Spec)| {
+        let mut spec = spec();
+        change(&mut spec);
+        plan(&spec).inside.iter().filter(|step| matches!(step, Inside::Lock { .. })).count()
+    };
+    assert_eq!(locks(|_| {}), 0, "it costs a process");
+    assert_eq!(locks(|spec| spec.confinement.capabilities = false), 1);
+    assert_eq!(
+        locks(|spec| {
+            spec.confinement.capabilities = false;
+            spec.ids = None;
+        }),
+        0
+    );
+    assert_eq!(locks(|spec| spec.confinement = Confinement::NONE), 0, "there is nothing to lock");
+    let mut loose = spec();
+    loose.confinement.capabilities = false;
+    let plan = plan(&loose);
+    let lock = position(&plan, |step| matches!(step, Inside::Lock { .. }));
+    let covers =
+        plan.inside.iter().rposition(|step| matches!(step, Inside::Cover { .. } | Inside::Protect { .. }));
+    assert!(covers.unwrap() < lock);
+}
