@@ -8,6 +8,9 @@ use warden_protocol::messages::RunRequest;
 use crate::connection::Connection;
 use crate::daemon::Daemon;
 
+/// What runs the programs below, inside and outside: by its path, for what PATH finds first may be a script that takes
+/// a hundred times as long to start it.
+pub const PYTHON: &str = "/usr/bin/python3";
 /// The internet's addresses.
 pub const INTERNET: [&str; 2] = ["192.0.2.2", "2001:db8::2"];
 /// The host's addresses there.
@@ -226,7 +229,7 @@ pub fn from_container(
     address: &str,
     port: u32,
 ) -> String {
-    let script = format!("/usr/bin/python3 - <<'END'\n{}\nEND\n", asking(kind, address, port));
+    let script = format!("{PYTHON} - <<'END'\n{}\nEND\n", asking(kind, address, port));
     client.text(handle, &script).trim().to_owned()
 }
 
@@ -241,7 +244,7 @@ pub fn from(mut command: Command, kind: &str, address: &str, port: u32) -> Strin
 pub fn python_as_root(client: &mut Connection, handle: &[u8], program: &str) -> String {
     let answer = client.must(RunRequest {
         handle: Some(handle.to_vec()),
-        script: Some(format!("/usr/bin/python3 - <<'END'\n{program}\nEND\n").into_bytes()),
+        script: Some(format!("{PYTHON} - <<'END'\n{program}\nEND\n").into_bytes()),
         privileged: Some(true),
         ..RunRequest::default()
     });
@@ -256,6 +259,6 @@ pub fn python_as_root(client: &mut Connection, handle: &[u8], program: &str) -> 
 pub fn echo_inside(client: &mut Connection, handle: &[u8], kind: &str, port: u16) {
     let mark = format!("/tmp/ready-{kind}-{port}");
     let program = serving(kind, "::", port, &format!("open('{mark}', 'w').close()"));
-    client.spawn(handle, format!("exec /usr/bin/python3 - >/dev/null 2>&1 <<'END'\n{program}\nEND\n"));
+    client.spawn(handle, format!("exec {PYTHON} - >/dev/null 2>&1 <<'END'\n{program}\nEND\n"));
     client.text(handle, format!("while [ ! -e {mark} ]; do sleep 0.05; done"));
 }

@@ -3,8 +3,8 @@
 use warden_protocol::messages::net_out_request::Protocol;
 use warden_protocol::messages::*;
 use warden_tests::world::{
-    Echo, HOST, INTERNET, Kept, POOL_V6, World, echo_inside, from, from_container, pinging, python_as_root,
-    run,
+    Echo, HOST, INTERNET, Kept, POOL_V6, PYTHON, World, echo_inside, from, from_container, pinging,
+    python_as_root, run,
 };
 use warden_tests::{ALL_PRIVILEGES, Connection, eventually};
 
@@ -45,7 +45,7 @@ fn around(address: &str) -> String {
 fn net_out_opens_one_protocol_of_one_family_at_a_time() {
     let world = World::new(&[POOL_V6]);
     let mut client = world.daemon.connect();
-    let _echoes = KINDS.map(|(kind, _)| Echo::start(world.internet("python3"), kind, 8001));
+    let _echoes = KINDS.map(|(kind, _)| Echo::start(world.internet(PYTHON), kind, 8001));
     let handle = client.create();
     let mut open = Vec::new();
     let check = |client: &mut Connection, open: &[(usize, Protocol)]| {
@@ -71,7 +71,7 @@ fn net_out_opens_one_protocol_of_one_family_at_a_time() {
 fn icmp_is_opened_by_type_and_all_opens_everything() {
     let world = World::new(&[POOL_V6]);
     let mut client = world.daemon.connect();
-    let _echo = Echo::start(world.internet("python3"), "DGRAM", 8001);
+    let _echo = Echo::start(world.internet(PYTHON), "DGRAM", 8001);
     let ping = |client: &mut Connection, handle: &[u8], family: usize, kind| {
         python_as_root(client, handle, &pinging(INTERNET[family], kind))
     };
@@ -134,12 +134,8 @@ fn net_in_is_reached_from_everywhere_in_both_protocols_and_families() {
         echo_inside(&mut client, &handle, kind, 9000);
         for family in 0..2 {
             let what = format!("{kind} to {}", HOST[family]);
-            assert_eq!(from(world.internet("python3"), kind, HOST[family], tcp), INTERNET[family], "{what}");
-            assert_ne!(
-                from(world.host("python3"), kind, HOST[family], tcp),
-                "failed",
-                "{what} from the host"
-            );
+            assert_eq!(from(world.internet(PYTHON), kind, HOST[family], tcp), INTERNET[family], "{what}");
+            assert_ne!(from(world.host(PYTHON), kind, HOST[family], tcp), "failed", "{what} from the host");
             // Another container gets there where net_out names the container, and meets it through the host's address.
             assert_eq!(from_container(&mut client, &other, kind, HOST[family], tcp), "failed", "{what}");
             client.must(out(&other, &own[family], protocol));
@@ -154,19 +150,15 @@ fn net_in_is_reached_from_everywhere_in_both_protocols_and_families() {
             let itself = from_container(&mut client, &handle, kind, HOST[family], tcp);
             assert_eq!(itself, gateways[family], "{what} from itself");
         }
-        assert_eq!(
-            from(world.host("python3"), kind, "127.0.0.1", tcp),
-            gateways[0],
-            "{kind} at the loopback"
-        );
-        let there = from(world.host("python3"), kind, "::1", tcp);
+        assert_eq!(from(world.host(PYTHON), kind, "127.0.0.1", tcp), gateways[0], "{kind} at the loopback");
+        let there = from(world.host(PYTHON), kind, "::1", tcp);
         assert_eq!(there, "failed", "{kind}: the kernel sends nothing from ::1 elsewhere");
     }
     client.destroy(&handle);
     for (kind, _) in KINDS {
         for host in HOST {
             assert_eq!(
-                from(world.internet("python3"), kind, host, tcp),
+                from(world.internet(PYTHON), kind, host, tcp),
                 "failed",
                 "{kind} to {host}, destroyed"
             );
@@ -179,7 +171,7 @@ fn who_sends_to_a_udp_port_before_it_is_mapped_and_after_its_container_is_gone_m
     let world = World::new(&[]);
     let mut client = world.daemon.connect();
     // One socket, so one connection to the kernel.
-    let mut sender = world.internet("python3");
+    let mut sender = world.internet(PYTHON);
     sender.args([
         "-c",
         &format!(
@@ -203,7 +195,7 @@ for line in sys.stdin:
         answers.next().unwrap().unwrap()
     };
     // Somebody on the host has the port, and the kernel remembers that.
-    let there = Echo::start(world.host("python3"), "DGRAM", 7000);
+    let there = Echo::start(world.host(PYTHON), "DGRAM", 7000);
     assert_eq!(ask(), format!("answered by {}", INTERNET[0]));
     for _ in 0..2 {
         let handle = client.create();
@@ -249,7 +241,7 @@ fn the_next_owner_of_addresses_inherits_no_connection() {
         for (kind, _) in KINDS {
             echo_inside(&mut client, &handle, kind, 9000);
             for family in 0..2 {
-                assert_eq!(from(world.host("python3"), kind, &own[family], 9000), gateways[family]);
+                assert_eq!(from(world.host(PYTHON), kind, &own[family], 9000), gateways[family]);
             }
         }
         let list = tracked();
@@ -266,10 +258,10 @@ fn containers_are_closed_to_each_other_the_host_and_the_world_in_ipv6_too() {
     let (own, gateways) = addresses(&mut client, &two);
     for (kind, _) in KINDS {
         echo_inside(&mut client, &two, kind, 9000);
-        let _host = Echo::start(world.host("python3"), kind, 8001);
+        let _host = Echo::start(world.host(PYTHON), kind, 8001);
         for family in 0..2 {
             assert_eq!(
-                from(world.host("python3"), kind, &own[family], 9000),
+                from(world.host(PYTHON), kind, &own[family], 9000),
                 gateways[family],
                 "the host gets in"
             );
@@ -286,10 +278,10 @@ fn containers_are_closed_to_each_other_the_host_and_the_world_in_ipv6_too() {
     run(world.internet("ip").args(["route", "add", "10.254.0.0/22", "via", HOST[0]]));
     for (family, (echo, answer)) in [(8, "0"), (128, "129")].into_iter().enumerate() {
         let ping = pinging(&own[family], echo);
-        assert_eq!(run(world.host("python3").args(["-c", &ping])).trim(), answer, "{}", own[family]);
-        assert_eq!(run(world.internet("python3").args(["-c", &ping])).trim(), "failed", "{}", own[family]);
+        assert_eq!(run(world.host(PYTHON).args(["-c", &ping])).trim(), answer, "{}", own[family]);
+        assert_eq!(run(world.internet(PYTHON).args(["-c", &ping])).trim(), "failed", "{}", own[family]);
     }
-    assert_eq!(from(world.internet("python3"), "STREAM", &own[1], 9000), "failed", "nobody from outside");
+    assert_eq!(from(world.internet(PYTHON), "STREAM", &own[1], 9000), "failed", "nobody from outside");
     let hosts = client.text(&two, "cat /etc/hosts; hostname");
     assert!(hosts.contains(&format!("\n{} ", own[1])) && hosts.contains("\n::1 localhost\n"), "{hosts}");
 }
@@ -309,7 +301,7 @@ fn link_local_addresses_are_closed_both_ways_with_and_without_ipv6() {
         assert!(!run(world.host("ip").args(["-6", "addr", "show", "dev", &device])).contains("fe80"));
         // Both ends give themselves an address by hand.
         run(world.host("ip").args(["addr", "add", "fe80::1/64", "dev", &device, "nodad"]));
-        let _host = Echo::start(world.host("python3"), "STREAM", 8001);
+        let _host = Echo::start(world.host(PYTHON), "STREAM", 8001);
         let inside = r#"
 import subprocess, socket, os
 device = [name for name in os.listdir("/proc/sys/net/ipv6/conf") if name.startswith("w-")][0]
@@ -326,6 +318,6 @@ except OSError: print("failed")
             &format!("ip neigh show dev {device} | grep -o 'lladdr [^ ]*' | head -1 | cut -d' ' -f2"),
         ]));
         run(world.host("ip").args(["neigh", "replace", "fe80::2", "lladdr", mac.trim(), "dev", &device]));
-        assert_eq!(from(world.host("python3"), "STREAM", &format!("fe80::2%{device}"), 9000), "failed");
+        assert_eq!(from(world.host(PYTHON), "STREAM", &format!("fe80::2%{device}"), 9000), "failed");
     }
 }

@@ -4,7 +4,8 @@ use std::fmt::Write;
 
 use warden_protocol::messages::*;
 use warden_tests::world::{
-    Echo, HOST, INTERNET, Kept, POOL_V6, World, echo_inside, from, from_container, python_as_root, run,
+    Echo, HOST, INTERNET, Kept, POOL_V6, PYTHON, World, echo_inside, from, from_container, python_as_root,
+    run,
 };
 use warden_tests::{ALL_PRIVILEGES, Connection, NOTHING_AHEAD, eventually};
 
@@ -47,7 +48,7 @@ fn the_hosts_loopback_is_reached_neither_by_a_neighbour_nor_by_a_container() {
     let mut client = world.daemon.connect();
     let handle = client.create();
     map(&mut client, &handle, 9000);
-    let mut service = world.host("python3");
+    let mut service = world.host(PYTHON);
     service.stdin(std::process::Stdio::null()).stdout(std::process::Stdio::piped()).args([
         "-c",
         r#"
@@ -64,7 +65,7 @@ while True: print(s.recv(100).decode(), flush=True)
     let link = run(world.host("ip").args(["-o", "link", "show", "out0"]));
     let mac = link.split("link/ether ").nth(1).and_then(|rest| rest.split(' ').next()).unwrap();
     let attack = to_loopback("net0", mac, INTERNET[0], 8001);
-    assert_eq!(run(world.internet("python3").args(["-c", &attack])), "sent\n");
+    assert_eq!(run(world.internet(PYTHON).args(["-c", &attack])), "sent\n");
     let own = text(client.info(&handle).container_ip);
     let gateway =
         python_as_root(&mut client, &handle, "print(open('/proc/net/arp').readlines()[1].split()[3])");
@@ -74,7 +75,7 @@ while True: print(s.recv(100).decode(), flush=True)
         assert_eq!(python_as_root(&mut client, &handle, &attack), "sent");
     }
     // The host itself gets there: and what came before would have been told before.
-    run(world.host("python3").args([
+    run(world.host(PYTHON).args([
         "-c",
         "import socket; socket.socket(socket.AF_INET, socket.SOCK_DGRAM).sendto(b'own', ('127.0.0.1', 8001))",
     ]));
@@ -87,7 +88,7 @@ fn a_source_of_ipv6_that_is_not_the_containers_own_is_dropped() {
     let world = World::new(&[POOL_V6, ("network.allow_networks", "[\"::/0\", 0.0.0.0/0]"), ALL_PRIVILEGES]);
     let mut client = world.daemon.connect();
     let (handle, other) = (client.create(), client.create());
-    let _echo = Echo::start(world.internet("python3"), "STREAM", 8001);
+    let _echo = Echo::start(world.internet(PYTHON), "STREAM", 8001);
     assert_eq!(from_container(&mut client, &handle, "STREAM", INTERNET[1], 8001), HOST[1]);
     let others = text(client.info(&other).container_ipv6);
     let program = format!(
@@ -109,7 +110,7 @@ for address in ("{others}", "fd00:77::ffff", "2001:db8::77"):
 fn a_flush_by_another_program_is_repaired_and_other_tables_are_left_alone() {
     let world = World::new(&[NOTHING_AHEAD]);
     let mut client = world.daemon.connect();
-    let _echo = Echo::start(world.internet("python3"), "STREAM", 8001);
+    let _echo = Echo::start(world.internet(PYTHON), "STREAM", 8001);
     let handle = client.create();
     echo_inside(&mut client, &handle, "STREAM", 9000);
     let port = map(&mut client, &handle, 9000);
@@ -139,7 +140,7 @@ fn a_flush_by_another_program_is_repaired_and_other_tables_are_left_alone() {
         });
         assert_eq!(world.daemon.log().matches("it was repaired").count(), done + 1, "told once: {damage}");
         assert_eq!(from_container(&mut client, &handle, "STREAM", INTERNET[0], 8001), "failed", "{damage}");
-        assert_eq!(from(world.internet("python3"), "STREAM", HOST[0], port), INTERNET[0], "{damage}");
+        assert_eq!(from(world.internet(PYTHON), "STREAM", HOST[0], port), INTERNET[0], "{damage}");
     }
     client.destroy(&handle);
     assert_eq!(table("other"), others);
@@ -184,7 +185,7 @@ for line in """{targets}""".split("\n")[:-1]:
 "#,
         HOST[0], HOST[1]
     );
-    assert_eq!(run(world.internet("python3").args(["-c", &ask])), "");
+    assert_eq!(run(world.internet(PYTHON).args(["-c", &ask])), "");
     let from_the_last = format!(
         r#"
 import socket

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use warden_protocol::messages::net_out_request::Protocol;
 use warden_protocol::messages::*;
-use warden_tests::world::{self, Echo, World, echo_inside, from, from_container, run};
+use warden_tests::world::{self, Echo, PYTHON, World, echo_inside, from, from_container, run};
 use warden_tests::{ALL_PRIVILEGES, Connection, NOTHING_AHEAD};
 
 const INTERNET: &str = world::INTERNET[0];
@@ -36,8 +36,8 @@ fn nothing_leaves_until_net_out_opens_it() {
     let world = World::new(&[]);
     let mut client = world.daemon.connect();
     let handle = client.create();
-    let _tcp = [8001, 8002, 8003].map(|port| Echo::start(world.internet("python3"), "STREAM", port));
-    let _udp = Echo::start(world.internet("python3"), "DGRAM", 8001);
+    let _tcp = [8001, 8002, 8003].map(|port| Echo::start(world.internet(PYTHON), "STREAM", port));
+    let _udp = Echo::start(world.internet(PYTHON), "DGRAM", 8001);
     assert_eq!(from_container(&mut client, &handle, "STREAM", INTERNET, 8001), "failed");
     assert_eq!(from_container(&mut client, &handle, "DGRAM", INTERNET, 8001), "failed");
 
@@ -70,7 +70,7 @@ fn configured_networks_are_open_to_all() {
     let world = World::new(&[("network.allow_networks", "[192.0.2.2]")]);
     let mut client = world.daemon.connect();
     let handle = client.create();
-    let _echo = Echo::start(world.internet("python3"), "STREAM", 8001);
+    let _echo = Echo::start(world.internet(PYTHON), "STREAM", 8001);
     assert_eq!(from_container(&mut client, &handle, "STREAM", INTERNET, 8001), HOST);
 }
 
@@ -83,10 +83,10 @@ fn net_in_forwards_from_everywhere() {
     let ports = client.ask(net_in(&handle, None, Some(9000))).unwrap();
     let port = ports.host_port.unwrap();
     assert_eq!((port, ports.container_port), (61_000, Some(9000)));
-    assert_eq!(from(world.internet("python3"), "STREAM", HOST, port), INTERNET);
+    assert_eq!(from(world.internet(PYTHON), "STREAM", HOST, port), INTERNET);
     let gateway = host_ip(&mut client, &handle);
-    assert_eq!(from(world.host("python3"), "STREAM", "127.0.0.1", port), gateway);
-    assert_ne!(from(world.host("python3"), "STREAM", HOST, port), "failed");
+    assert_eq!(from(world.host(PYTHON), "STREAM", "127.0.0.1", port), gateway);
+    assert_ne!(from(world.host(PYTHON), "STREAM", HOST, port), "failed");
 
     // Another container gets there where net_out lets it.
     let other = client.create();
@@ -101,7 +101,7 @@ fn net_in_forwards_from_everywhere() {
     let next = client.ask(net_in(&other, None, None)).unwrap();
     assert_eq!((next.host_port, next.container_port), (Some(61_001), Some(61_001)));
     client.destroy(&handle);
-    assert_eq!(from(world.internet("python3"), "STREAM", HOST, port), "failed");
+    assert_eq!(from(world.internet(PYTHON), "STREAM", HOST, port), "failed");
     client.ask(net_in(&other, Some(port), Some(1))).unwrap();
 }
 
@@ -113,15 +113,15 @@ fn containers_reach_neither_each_other_nor_the_host_but_the_host_reaches_them() 
     echo_inside(&mut client, &two, "STREAM", 9000);
     let (address, gateway) = (container_ip(&mut client, &two), host_ip(&mut client, &one));
     assert_eq!(from_container(&mut client, &one, "STREAM", &address, 9000), "failed");
-    let seen = from(world.host("python3"), "STREAM", &address, 9000);
+    let seen = from(world.host(PYTHON), "STREAM", &address, 9000);
     assert_eq!(seen, host_ip(&mut client, &two));
-    let _echo = Echo::start(world.host("python3"), "STREAM", 8001);
+    let _echo = Echo::start(world.host(PYTHON), "STREAM", 8001);
     for host in [HOST, &gateway, "127.0.0.1"] {
         assert_eq!(from_container(&mut client, &one, "STREAM", host, 8001), "failed", "{host}");
     }
     // From outside only what is forwarded is reached.
     run(world.internet("ip").args(["route", "add", "10.254.0.0/22", "via", HOST]));
-    assert_eq!(from(world.internet("python3"), "STREAM", &address, 9000), "failed");
+    assert_eq!(from(world.internet(PYTHON), "STREAM", &address, 9000), "failed");
 }
 
 #[test]
@@ -129,7 +129,7 @@ fn the_host_is_open_where_that_is_configured_but_never_its_loopback() {
     let world = World::new(&[("network.allow_host_access", "true")]);
     let mut client = world.daemon.connect();
     let handle = client.create();
-    let _echo = Echo::start(world.host("python3"), "STREAM", 8001);
+    let _echo = Echo::start(world.host(PYTHON), "STREAM", 8001);
     let own = container_ip(&mut client, &handle);
     assert_eq!(from_container(&mut client, &handle, "STREAM", HOST, 8001), own);
     client.ask(net_in(&handle, None, None)).unwrap();
@@ -155,7 +155,7 @@ fn a_source_that_is_not_the_containers_own_is_dropped() {
     let world = World::new(&[("network.allow_networks", "[0.0.0.0/0]"), ALL_PRIVILEGES]);
     let mut client = world.daemon.connect();
     let handle = client.create();
-    let _echo = Echo::start(world.internet("python3"), "STREAM", 8001);
+    let _echo = Echo::start(world.internet(PYTHON), "STREAM", 8001);
     assert_eq!(from_container(&mut client, &handle, "STREAM", INTERNET, 8001), HOST);
     let device = run(world.host("ip").args(["-o", "link"]));
     assert!(device.contains("w-"), "{device}");
