@@ -19,6 +19,7 @@ use crate::network::connections::Connections;
 use crate::network::forwards::Forwards;
 use crate::network::interfaces::{group, names};
 use crate::network::repair::Repairs;
+use crate::network::senders::Senders;
 use crate::network::state::{Departed, Member, State};
 use crate::network::table::PoolNetworks;
 use crate::pool::lock;
@@ -36,6 +37,7 @@ mod reaper;
 mod records;
 mod repair;
 mod rule;
+mod senders;
 mod state;
 mod table;
 #[cfg(test)]
@@ -58,6 +60,7 @@ pub(crate) struct Network {
     /// Takes the names of interfaces that shall be gone.
     reaper: mpsc::Sender<String>,
     connections: Connections,
+    senders: Senders,
     /// Since the table is ours.
     repairs: OnceLock<Repairs>,
 }
@@ -86,6 +89,7 @@ impl Network {
             mtu: settings.firewall.mtu,
             reaper: reaper::start()?,
             connections: Connections::start()?,
+            senders: Senders::open()?,
             repairs: OnceLock::new(),
         })
     }
@@ -199,8 +203,10 @@ impl Network {
         interfaces::route_loopback(&mut state.route, &names(id)).map_err(failed)?;
         state.map(id, mapping).map_err(failed)?;
         state.forwards.keep(mapping.protocol, reserved);
+        let ipv6 = state.pool.v6.is_some();
+        drop(state);
         if mapping.protocol == Transport::Udp {
-            state.forget_udp(mapping.host_port);
+            self.senders.forget(mapping.host_port, ipv6);
         }
         Ok((mapping.host_port, mapping.container_port))
     }
