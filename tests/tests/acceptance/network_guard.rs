@@ -1,11 +1,9 @@
 //! What must not get through whatever is tried, and what must go on whatever others do.
 
-use std::fmt::Write;
-
 use warden_protocol::messages::*;
 use warden_tests::world::{
-    Echo, HOST, INTERNET, Kept, POOL_V6, PYTHON, World, echo_inside, from, from_container, python_as_root,
-    run,
+    Echo, HOST, INTERNET, Kept, POOL_V6, PYTHON, World, all_from, all_from_container, echo_inside, from,
+    from_container, python_as_root, run,
 };
 use warden_tests::{ALL_PRIVILEGES, Connection, NOTHING_AHEAD, eventually};
 
@@ -88,7 +86,7 @@ fn a_source_of_ipv6_that_is_not_the_containers_own_is_dropped() {
     let world = World::new(&[POOL_V6, ("network.allow_networks", "[\"::/0\", 0.0.0.0/0]"), ALL_PRIVILEGES]);
     let mut client = world.daemon.connect();
     let (handle, other) = (client.create(), client.create());
-    let _echo = Echo::start(world.internet(PYTHON), "STREAM", 8001);
+    let _echo = Echo::start(world.internet(PYTHON), &[("STREAM", 8001)]);
     assert_eq!(from_container(&mut client, &handle, "STREAM", INTERNET[1], 8001), HOST[1]);
     let others = text(client.info(&other).container_ipv6);
     let program = format!(
@@ -110,9 +108,9 @@ for address in ("{others}", "fd00:77::ffff", "2001:db8::77"):
 fn a_flush_by_another_program_is_repaired_and_other_tables_are_left_alone() {
     let world = World::new(&[NOTHING_AHEAD]);
     let mut client = world.daemon.connect();
-    let _echo = Echo::start(world.internet(PYTHON), "STREAM", 8001);
+    let _echo = Echo::start(world.internet(PYTHON), &[("STREAM", 8001)]);
     let handle = client.create();
-    echo_inside(&mut client, &handle, "STREAM", 9000);
+    echo_inside(&mut client, &handle, &[("STREAM", 9000)]);
     let port = map(&mut client, &handle, 9000);
     client.must(NetOutRequest {
         handle: Some(handle.clone()),
@@ -154,51 +152,31 @@ fn a_flush_by_another_program_is_repaired_and_other_tables_are_left_alone() {
 fn a_hundred_containers_are_reached_each_at_its_port_and_reach_nobody() {
     let world = World::new(&[POOL_V6, NOTHING_AHEAD]);
     let mut client = world.daemon.connect();
-    let mut targets = String::new();
-    let mut handles = Vec::new();
+    let (mut handles, mut ports, mut addresses) = (Vec::new(), Vec::new(), Vec::new());
     for _ in 0..100 {
         let handle = client.create();
-        let port = map(&mut client, &handle, 9000);
+        ports.push(map(&mut client, &handle, 9000));
         let info = client.info(&handle);
-        writeln!(targets, "{port} {} {}", text(info.container_ip), text(info.container_ipv6)).unwrap();
+        addresses.extend([text(info.container_ip), text(info.container_ipv6)]);
         // Answers with its own address, so that it is seen who was reached.
-        let serve = r#"exec perl -MIO::Socket::IP -e '
-            my $s = IO::Socket::IP->new(LocalHost => "::", LocalPort => 9000, Listen => 9, V6Only => 0) or die;
-            while (my $c = $s->accept) { my $own = $c->sockhost; $own =~ s/^::ffff://; print $c $own; close $c }'"#;
+        let serve = r#"exec perl -MSocket=:DEFAULT,inet_ntop -e '
+            socket(S, AF_INET6, SOCK_STREAM, 0) && bind(S, pack_sockaddr_in6(9000, "\0" x 16)) && listen(S, 9) or die;
+            while (accept(C, S)) { $own = inet_ntop(AF_INET6, (unpack_sockaddr_in6(getsockname(C)))[1]);
+                $own =~ s/^::ffff://; syswrite(C, $own); close C }'"#;
         client.spawn(&handle, serve);
         handles.push(handle);
     }
-    let ask = format!(
-        r#"
-import socket, time
-for line in """{targets}""".split("\n")[:-1]:
-    port, *addresses = line.split()
-    for host, address in zip(("{}", "{}"), addresses):
-        seen = ""
-        for attempt in range(200):
-            try:
-                s = socket.create_connection((host, int(port)), 2); seen = s.recv(100).decode(); s.close()
-            except OSError: pass
-            if seen: break
-            time.sleep(0.05)
-        if seen != address: print("port", port, "of", host, "leads to", seen, "not", address)
-"#,
-        HOST[0], HOST[1]
-    );
-    assert_eq!(run(world.internet(PYTHON).args(["-c", &ask])), "");
-    let from_the_last = format!(
-        r#"
-import socket
-reached = 0
-for line in """{targets}""".split("\n")[:-2]:
-    for family, address in zip((socket.AF_INET, socket.AF_INET6), line.split()[1:]):
-        s = socket.socket(family); s.settimeout(0.2)
-        reached += s.connect_ex((address, 9000)) == 0
-print(reached)
-"#
-    );
-    let last = handles.last().unwrap().clone();
-    assert_eq!(python_as_root(&mut client, &last, &from_the_last), "0");
+    let at_the_host: Vec<_> =
+        ports.iter().flat_map(|&port| HOST.map(|address| ("STREAM", address, port))).collect();
+    let mut seen = Vec::new();
+    eventually("all of them serve", 60, || {
+        seen = all_from(world.internet(PYTHON), &at_the_host);
+        !seen.iter().any(|address| address == "failed")
+    });
+    assert_eq!(seen, addresses);
+    let last = handles.last().unwrap();
+    let others: Vec<_> = addresses[..198].iter().map(|address| ("STREAM", address.as_str(), 9000)).collect();
+    assert_eq!(all_from_container(&mut client, last, &others), vec!["failed"; 198]);
     for handle in &handles {
         client.destroy(handle);
     }
