@@ -99,6 +99,15 @@ impl Drop for World {
     }
 }
 
+/// What nft has listed, part by part: chains stand in the order in which they were made, elements of sets in none.
+pub fn parts(listed: &str) -> Vec<String> {
+    let bare =
+        |part: &str| part.trim().trim_start_matches("elements = {").trim_end_matches('}').trim().to_owned();
+    let mut parts: Vec<_> = listed.split([',', '\n']).map(bare).collect();
+    parts.sort_unstable();
+    parts
+}
+
 /// Runs a command that must succeed, and gives what it wrote.
 #[track_caller]
 pub fn run(command: &mut Command) -> String {

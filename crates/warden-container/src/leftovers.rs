@@ -115,7 +115,7 @@ impl Place<'_> {
             add(Kind::Table, format!("inet {}", self.table), None);
         } else {
             for id in rules.unwrap_or_default().into_iter().filter(is_stray) {
-                add(Kind::Rules, format!("inet {} out-{id}", self.table), Some(id));
+                add(Kind::Rules, format!("inet {} w-{id}-0", self.table), Some(id));
             }
         }
         for id in groups.into_iter().filter(is_stray) {

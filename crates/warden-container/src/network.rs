@@ -15,18 +15,20 @@ use crate::error::{Context, Error};
 use crate::id::Id;
 use crate::info::BandwidthStat;
 use crate::leases::Held;
+use crate::network::chains::Chains;
 use crate::network::connections::Connections;
 use crate::network::forwards::Forwards;
 use crate::network::interfaces::{group, names};
 use crate::network::repair::Repairs;
 use crate::network::senders::Senders;
-use crate::network::state::{Departed, Member, State};
+use crate::network::state::{Departed, State};
 use crate::network::table::PoolNetworks;
 use crate::pool::lock;
 use crate::request::{Bandwidth, NetIn, NetOut, Transport};
 use crate::settings::{Addresses, Settings};
 
 mod bandwidth;
+mod chains;
 mod connections;
 mod forwarding;
 mod forwards;
@@ -78,6 +80,7 @@ impl Network {
             pool: PoolNetworks { v4: settings.network.network, v6: settings.network.network_v6 },
             firewall: settings.firewall.clone(),
             members: HashMap::new(),
+            chains: Chains::default(),
             departed: HashMap::new(),
             forwards: Forwards::new(settings.ports),
             dns: None,
@@ -132,12 +135,7 @@ impl Network {
     pub(crate) fn attach(&self, id: Id, addresses: Addresses, namespace: &Namespace) -> Result<(), Error> {
         let names = names(id);
         let mut state = lock(&self.state);
-        state.members.insert(id, Member { addresses, records: Records::default() });
-        let added = state.change(|table| table.add_container(id, &names.host, addresses));
-        if let Err(refusal) = added {
-            state.members.remove(&id);
-            return Err(failed(refusal));
-        }
+        state.connect(id, addresses).map_err(failed)?;
         let (mtu, loopback) = (state.firewall.mtu, state.dns.is_some());
         let group = group(&state.firewall.table);
         interfaces::connect(&mut state.route, &names, addresses, namespace.as_fd(), mtu, loopback, group)
@@ -148,19 +146,8 @@ impl Network {
     /// addresses ([`Network::give_back`]).
     pub(crate) fn detach(&self, id: Id) -> Result<(), Error> {
         let mut state = lock(&self.state);
-        let Some(member) = state.members.remove(&id) else { return Ok(()) };
+        let Some(member) = state.disconnect(id).map_err(failed)? else { return Ok(()) };
         let names = names(id);
-        let deleted = state.change(|table| {
-            for forward in member.records.net_in.iter().flat_map(|&mapping| member.forwards(mapping)) {
-                table.delete_forward(forward);
-            }
-            table.delete_container(id, &names.host, member.addresses);
-        });
-        if let Err(refusal) = deleted {
-            state.members.insert(id, member);
-            return Err(failed(refusal));
-        }
-        state.forwards.release(&member.records.net_in);
         let mapped = !member.records.net_in.is_empty();
         // The container is forgotten: what fails now is told, and does not keep the rest from being done.
         let disconnected = interfaces::disconnect(&mut state.route, &names, member.addresses);
@@ -200,7 +187,11 @@ impl Network {
             host_port: reserved.port,
             container_port: request.container_port.unwrap_or(reserved.port),
         };
-        interfaces::route_loopback(&mut state.route, &names(id)).map_err(failed)?;
+        let State { route, members, dns, .. } = &mut *state;
+        // The first port has done it, or the way to names.
+        if dns.is_none() && members.get(&id).is_some_and(|member| member.records.net_in.is_empty()) {
+            interfaces::route_loopback(route, &names(id)).map_err(failed)?;
+        }
         state.map(id, mapping).map_err(failed)?;
         state.forwards.keep(mapping.protocol, reserved);
         let ipv6 = state.pool.v6.is_some();

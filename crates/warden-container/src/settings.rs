@@ -130,6 +130,15 @@ pub struct Firewall {
     pub allow_networks: Vec<IpNet>,
     /// Whether containers may reach the host.
     pub allow_host_access: bool,
+    /// The number of the bit in the marks of connections that says what `net_out` has opened, below 32.
+    pub connection_mark_bit: u8,
+}
+
+impl Firewall {
+    /// That bit.
+    pub(crate) fn mark(&self) -> u32 {
+        1_u32.unbounded_shl(self.connection_mark_bit.into())
+    }
 }
 
 /// The pool of ports.
@@ -223,6 +232,7 @@ pub(crate) fn sample(depot: &std::path::Path) -> Settings {
             mtu: 1500,
             allow_networks: Vec::new(),
             allow_host_access: false,
+            connection_mark_bit: 12,
         },
         ports: PortPool { start: 61_001, size: 100 },
         dns_servers: Vec::new(),

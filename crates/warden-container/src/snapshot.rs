@@ -28,6 +28,8 @@ use std::ops::RangeInclusive;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
+use rustix::fs::{CWD, RenameFlags, renameat_with};
+use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use warden_init::byte_string::ByteString;
@@ -47,7 +49,7 @@ const VERSIONS: RangeInclusive<u32> = warden_init::version::spoken(VERSION);
 
 /// The name of the file.
 pub(crate) const NAME: &str = "snapshot.json";
-/// What the file is called until it is whole.
+/// Where the next one is written.
 const NEW: &str = "snapshot.json.new";
 /// Larger files are none of ours.
 const MAX_LENGTH: u64 = 64 << 20;
@@ -245,14 +247,23 @@ impl Snapshot {
     }
 
     /// Writes it into a container's directory, in place of the one before.
+    ///
+    /// The two files change places, and what is next overwrites the older one: a file system that sends to the disk what
+    /// replaces a file, or what is written to an emptied one, as ext4 does, takes forty times as long for either. Nobody
+    /// reads beside the one who writes: who had it open over two writings would see parts of both.
     pub(crate) fn write(&self, directory: &Path) -> io::Result<()> {
         let text = self.encode()?;
-        let new = directory.join(NEW);
+        let (new, current) = (directory.join(NEW), directory.join(NAME));
         let mut options = File::options();
-        let mut file = options.write(true).create(true).truncate(true).mode(0o600).open(&new)?;
+        let mut file = options.write(true).create(true).truncate(false).mode(0o600).open(&new)?;
         file.write_all(&text)?;
+        file.set_len(text.len() as u64)?;
         failpoint::reach(format_args!("rename snapshot"));
-        fs::rename(&new, directory.join(NAME))
+        match renameat_with(CWD, &new, CWD, &current, RenameFlags::EXCHANGE) {
+            // The first, or a file system that cannot do it.
+            Err(Errno::NOENT | Errno::INVAL | Errno::NOSYS) => fs::rename(&new, &current),
+            exchanged => Ok(exchanged?),
+        }
     }
 
     /// Reads that of a container's directory; `None` where there is none.
@@ -274,6 +285,8 @@ pub(crate) mod exercise;
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::DirEntryExt;
+
     use super::*;
     use crate::network::PortMapping;
     use crate::request::{NetOut, Protocol, Transport};
@@ -341,7 +354,19 @@ mod tests {
         snapshot.quarantined = true;
         snapshot.write(directory.path()).unwrap();
         assert_eq!(Snapshot::read(directory.path()).unwrap(), Some(snapshot));
-        assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1);
+        // A shorter one over a longer one, again and again, in the same two files.
+        let files = || {
+            let entries = fs::read_dir(directory.path()).unwrap().map(|entry| entry.unwrap().ino());
+            entries.collect::<std::collections::BTreeSet<_>>()
+        };
+        let before = files();
+        for length in [1000, 1, 500, 2, 2] {
+            let snapshot = Snapshot { events: vec!["x".repeat(length)], ..sample() };
+            snapshot.write(directory.path()).unwrap();
+            assert_eq!(Snapshot::read(directory.path()).unwrap(), Some(snapshot));
+            assert_eq!(files(), before);
+        }
+        assert_eq!(before.len(), 2);
     }
 
     #[test]

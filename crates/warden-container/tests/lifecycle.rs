@@ -98,6 +98,7 @@ impl World {
                 mtu: 1500,
                 allow_networks: Vec::new(),
                 allow_host_access: false,
+                connection_mark_bit: 12,
             },
             ports: PortPool { start: 61_001, size: 100 },
             dns_servers: Vec::new(),

@@ -93,7 +93,7 @@ pub(super) fn connect(
         route::add_neighbour(&mut requests, index, container, there.mac);
     }
     if loopback {
-        route::route_loopback(&mut requests, index);
+        route::route_loopback(&mut requests, &names.host);
     }
     socket.execute(requests)
 }
@@ -120,9 +120,8 @@ pub(super) fn disconnect(socket: &mut Socket, names: &Names, addresses: Addresse
 /// Lets packets between a container and 127.0.0.1 pass, as redirections need; the table drops what a container itself
 /// sends there.
 pub(super) fn route_loopback(socket: &mut Socket, names: &Names) -> Result<(), Refusal> {
-    let index = route::link_index(socket, &names.host)?;
     let mut requests = Requests::default();
-    route::route_loopback(&mut requests, index);
+    route::route_loopback(&mut requests, &names.host);
     socket.execute(requests)
 }
 

@@ -6,7 +6,8 @@ use warden_linux::netlink::nftables::{self, Batch};
 use warden_linux::netlink::{Protocol, Refusal, Socket, route};
 
 use super::interfaces::{group, owner};
-use super::{failed, open, reaper, table};
+use super::table::INTERFACES;
+use super::{failed, open, reaper};
 use crate::error::Error;
 use crate::id::Id;
 
@@ -37,12 +38,15 @@ pub(crate) fn delete_interfaces(names: Vec<String>) -> Result<(), Error> {
 
 /// Containers but for these that a table has rules for; nothing where there is no such table.
 pub(crate) fn stray_rules(table: &str, known: &HashSet<Id>) -> Result<Option<Vec<Id>>, Error> {
-    let chains = nftables::chains(&mut open(Protocol::Netfilter)?, table).map_err(failed)?;
-    if chains.is_empty() {
-        return Ok(None);
+    match nftables::keys(&mut open(Protocol::Netfilter)?, table, INTERFACES) {
+        Err(refusal) if refusal.is_absence() => Ok(None),
+        Err(refusal) => Err(failed(refusal)),
+        Ok(names) => {
+            let text = |name: &[u8]| String::from_utf8_lossy(name).trim_end_matches('\0').to_owned();
+            let owners = names.iter().filter_map(|name| owner(&text(name)));
+            Ok(Some(owners.filter(|id| !known.contains(id)).collect()))
+        }
     }
-    let owners = chains.iter().filter_map(|chain| table::owner(chain));
-    Ok(Some(owners.filter(|id| !known.contains(id)).collect()))
 }
 
 /// Deletes a whole table.

@@ -6,6 +6,7 @@ use std::net::IpAddr;
 use warden_linux::netlink::nftables::Batch;
 use warden_linux::netlink::{Refusal, Socket};
 
+use super::chains::Chains;
 use super::connections;
 use super::forwards::Forwards;
 use super::interfaces::names;
@@ -25,6 +26,7 @@ pub(super) struct State {
     pub(super) pool: PoolNetworks,
     pub(super) firewall: Firewall,
     pub(super) members: HashMap<Id, Member>,
+    pub(super) chains: Chains,
     /// Containers that were disconnected, and whose connections may still be tracked.
     pub(super) departed: HashMap<Id, Departed>,
     pub(super) forwards: Forwards,
@@ -75,8 +77,45 @@ impl State {
                 }
             }
         }
+        // The whole table is written afterwards.
+        self.chains.add(addresses.inside());
         self.members.insert(id, Member { addresses, records });
         Ok(())
+    }
+
+    /// Takes in a new container.
+    pub(super) fn connect(&mut self, id: Id, addresses: Addresses) -> Result<(), Refusal> {
+        let blocks = self.chains.add(addresses.inside());
+        self.members.insert(id, Member { addresses, records: Records::default() });
+        let added = self.change(|table| {
+            table.add_chains(&blocks);
+            table.add_container(&names(id).host, addresses);
+        });
+        if added.is_err() {
+            self.members.remove(&id);
+            self.chains.remove(&blocks);
+        }
+        added
+    }
+
+    /// Gives a container up, with its ports; `None` when there is no such.
+    pub(super) fn disconnect(&mut self, id: Id) -> Result<Option<Member>, Refusal> {
+        let Some(member) = self.members.remove(&id) else { return Ok(None) };
+        let deleted = self.change(|table| {
+            for forward in member.records.net_in.iter().flat_map(|&mapping| member.forwards(mapping)) {
+                table.delete_forward(forward);
+            }
+            table.delete_container(&names(id).host, member.addresses);
+            if !member.records.net_out.is_empty() {
+                table.close(member.addresses);
+            }
+        });
+        if let Err(refusal) = deleted {
+            self.members.insert(id, member);
+            return Err(refusal);
+        }
+        self.forwards.release(&member.records.net_in);
+        Ok(Some(member))
     }
 
     /// Makes a change of the table that memory holds already.
@@ -96,11 +135,11 @@ impl State {
     pub(super) fn write_all(&mut self) -> Result<(), Refusal> {
         let mut batch = Batch::new(&self.firewall.table);
         let mut table = Table::new(&mut batch);
-        table.set_up(self.pool, &self.firewall, self.dns);
+        table.set_up(self.pool, &self.firewall, self.dns, &self.chains.all());
         for (&id, member) in &self.members {
-            table.add_container(id, &names(id).host, member.addresses);
+            table.add_container(&names(id).host, member.addresses);
             for rule in member.records.net_out.iter().flat_map(rule::read) {
-                table.allow(id, &rule);
+                table.allow(id, member.addresses, &rule, self.firewall.mark());
             }
             for forward in member.records.net_in.iter().flat_map(|&mapping| member.forwards(mapping)) {
                 table.add_forward(forward);
@@ -133,7 +172,8 @@ impl State {
     pub(super) fn allow(&mut self, id: Id, request: &NetOut, rule: &rule::Rule) -> Result<(), Refusal> {
         let Some(member) = self.members.get_mut(&id) else { return Ok(()) };
         member.records.net_out.push(request.clone());
-        let changed = self.change(|table| table.allow(id, rule));
+        let (addresses, mark) = (member.addresses, self.firewall.mark());
+        let changed = self.change(|table| table.allow(id, addresses, rule, mark));
         if let (Err(_), Some(member)) = (&changed, self.members.get_mut(&id)) {
             member.records.net_out.pop();
         }

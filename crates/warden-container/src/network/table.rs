@@ -4,27 +4,31 @@
 //! guard    prerouting  from a container: for 127.0.0.0/8 -> drop; source its own -> on; else -> drop
 //! redirect prerouting  for the host itself, port in `forwards` -> the container's port
 //! local    output      the same, for what the host itself sends
-//! forward  forward     answers -> accept; from a container -> out-<id>; to a container -> incoming
+//! forward  forward     answers -> accept; from a container -> out-<address>, then common; to a container -> incoming
 //! input    input       answers, questions for names -> accept; from a container -> refuse, unless the host may be reached
 //! closed   output      IPv6 to a container, but for addresses of the pool -> drop
 //! hide     postrouting from the pool to elsewhere, or from the loopback to a container -> the host's address
 //!
-//! out-<id>             what net_out has opened -> accept; rest -> common
-//! common               allow_networks -> accept; rest -> refuse
+//! out-<address>        what net_out has opened -> the connection is marked; of ICMP -> accept
+//! common               marked, allow_networks -> accept; of no connection -> drop; rest -> refuse
 //! incoming             redirected -> accept; rest -> drop
 //! ```
+//!
+//! A rule with a verdict, or a map's element with a jump, makes the kernel follow all jumps of the table anew. What comes
+//! with each container has neither: `net_out` marks connections, and chains are made many at a time (`chains.rs`).
 //!
 //! Where no pool of IPv6 is configured, no container has an address of its own in it: all of IPv6 is dropped.
 
 use std::net::IpAddr;
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
-use warden_linux::netlink::nftables::Verdict::{Accept, Drop, Goto};
+use warden_linux::netlink::nftables::Verdict::{Accept, Drop, Goto, Jump};
 use warden_linux::netlink::nftables::{
     self, Batch, ChainKind, Compare, Connection, Expression, Field, Held, Holds, Hook, Meta, Part,
 };
 
-use super::rule::Rule;
+use super::chains::Block;
+use super::rule::{Rule, Traffic};
 use crate::id::Id;
 use crate::request::Transport;
 use crate::settings::{Addresses, Firewall};
@@ -32,16 +36,16 @@ use crate::settings::{Addresses, Firewall};
 mod matching;
 
 use matching::{
-    ANSWERS, End, Ports, Prefix, REDIRECTED, TCP, UDP, address, connection, family, from_container,
-    interface, to_container, to_port,
+    ANSWERS, End, INVALID, Ports, Prefix, REDIRECTED, TCP, UDP, address, connection, connection_family,
+    family, from_container, interface, set_mark, to_container, to_port, without,
 };
 
 /// Names of the containers' interfaces on the host.
-const INTERFACES: &str = "interfaces";
+pub(super) const INTERFACES: &str = "interfaces";
 /// Each with the address that its container may send from: of IPv4, of IPv6.
 const MEMBERS: [&str; 2] = ["members", "members6"];
-/// Each with the chain of what its container may send.
-const OUTGOING: &str = "outgoing";
+/// Addresses of containers, each with the chain of what it may reach: of IPv4, of IPv6.
+const OUTGOING: [&str; 2] = ["outgoing", "outgoing6"];
 /// Protocols and ports of the host, each with an address and a port of a container: of IPv4, of IPv6.
 const FORWARDS: [&str; 2] = ["forwards", "forwards6"];
 
@@ -100,24 +104,31 @@ impl<'a, 'b> Table<'a, 'b> {
     }
 
     /// Makes the table anew, whatever there was of it.
-    pub(super) fn set_up(&mut self, pool: PoolNetworks, firewall: &Firewall, dns: Option<u16>) {
+    pub(super) fn set_up(
+        &mut self,
+        pool: PoolNetworks,
+        firewall: &Firewall,
+        dns: Option<u16>,
+        chains: &[Block],
+    ) {
         // Deleted is only what exists.
         self.0.add_table();
         self.0.delete_table();
         self.0.add_table();
         self.0.add_set(INTERFACES, &[Field::Interface], Holds::Nothing);
-        self.0.add_set(OUTGOING, &[Field::Interface], Holds::Verdicts);
         let port = [Field::Protocol, Field::Port];
         for (which, address) in [Field::Address, Field::Address6].into_iter().enumerate() {
             self.0.add_set(MEMBERS[which], &[Field::Interface, address], Holds::Nothing);
             self.0.add_set(FORWARDS[which], &port, Holds::Values(&[address, Field::Port]));
+            self.0.add_set(OUTGOING[which], &[address], Holds::Verdicts);
         }
         self.guard(pool);
-        self.common(&firewall.allow_networks);
+        self.common(firewall);
         self.forward();
         self.input(firewall.allow_host_access, dns);
         self.redirect();
         self.hide(pool);
+        self.add_chains(chains);
     }
 
     fn guard(&mut self, pool: PoolNetworks) {
@@ -149,13 +160,17 @@ impl<'a, 'b> Table<'a, 'b> {
         self.rule("closed", &[&family(true), &to_container(), others, &drop]);
     }
 
-    fn common(&mut self, allowed: &[IpNet]) {
+    fn common(&mut self, firewall: &Firewall) {
         self.0.add_chain("common");
-        for network in allowed {
+        let opened = firewall.mark().to_ne_bytes();
+        self.rule("common", &[&connection(Connection::Mark, &opened), &[Expression::Verdict(Accept)]]);
+        for network in &firewall.allow_networks {
             let prefix = Prefix::of(*network);
             let within = prefix.compare(End::Destination, Compare::Equal);
             self.rule("common", &[&family(prefix.ipv6), &within, &[Expression::Verdict(Accept)]]);
         }
+        // A refusal could end the connection that the kernel has lost sight of.
+        self.rule("common", &[&connection(Connection::State, &INVALID), &[Expression::Verdict(Drop)]]);
         self.0.add_rule("common", &[Expression::Reject]);
     }
 
@@ -168,8 +183,15 @@ impl<'a, 'b> Table<'a, 'b> {
         self.0.add_rule("incoming", &[Expression::Verdict(Drop)]);
         self.0.add_base_chain("forward", ChainKind::Filter, Hook::Forward, 0);
         self.rule("forward", &[&connection(Connection::State, &ANSWERS), &[Expression::Verdict(Accept)]]);
-        let outgoing = Expression::VerdictMap { set: OUTGOING, slot: 0 };
-        self.0.add_rule("forward", &[interface(Meta::InputInterface), outgoing]);
+        for ipv6 in FAMILIES {
+            // The guard has seen that it is the container's own.
+            let chain = [
+                address(End::Source, ipv6, 0),
+                Expression::VerdictMap { set: OUTGOING[usize::from(ipv6)], slot: 0 },
+            ];
+            self.rule("forward", &[&from_container(), &family(ipv6), &chain]);
+        }
+        self.rule("forward", &[&from_container(), &[Expression::Verdict(Goto("common"))]]);
         self.rule("forward", &[&to_container(), &[Expression::Verdict(Goto("incoming"))]]);
     }
 
@@ -238,30 +260,38 @@ impl<'a, 'b> Table<'a, 'b> {
         }
     }
 
-    /// Adds a container that may reach what all may.
-    pub(super) fn add_container(&mut self, id: Id, interface: &str, addresses: Addresses) {
-        let chain = chain(id);
-        self.0.add_chain(&chain);
-        self.0.add_rule(&chain, &[Expression::Verdict(Goto("common"))]);
+    /// Adds the chains of addresses that containers may get.
+    pub(super) fn add_chains(&mut self, blocks: &[Block]) {
+        for address in blocks.iter().flat_map(|block| block.addresses()) {
+            let (chain, set) = (chain(address), OUTGOING[usize::from(address.is_ipv6())]);
+            self.0.add_chain(&chain);
+            self.0.add_element(set, &nftables::address(address), Held::Verdict(Jump(&chain)));
+        }
+    }
+
+    /// Adds a container that may reach what all may; the chains of its addresses are there, and empty.
+    pub(super) fn add_container(&mut self, interface: &str, addresses: Addresses) {
         let name = nftables::interface(interface);
         self.0.add_element(INTERFACES, &name, Held::Nothing);
         for address in addresses.inside() {
             let key = nftables::interface_and_address(interface, address);
             self.0.add_element(MEMBERS[usize::from(address.is_ipv6())], &key, Held::Nothing);
         }
-        self.0.add_element(OUTGOING, &name, Held::Verdict(Goto(&chain)));
     }
 
-    /// Deletes a container.
-    pub(super) fn delete_container(&mut self, id: Id, interface: &str, addresses: Addresses) {
+    /// Deletes a container, but for what [`Table::close`] does.
+    pub(super) fn delete_container(&mut self, interface: &str, addresses: Addresses) {
         let name = nftables::interface(interface);
-        self.0.delete_element(OUTGOING, &name);
         for address in addresses.inside() {
             let key = nftables::interface_and_address(interface, address);
             self.0.delete_element(MEMBERS[usize::from(address.is_ipv6())], &key);
         }
         self.0.delete_element(INTERFACES, &name);
-        self.0.delete_chain(&chain(id));
+    }
+
+    /// Closes all that a container was let reach.
+    pub(super) fn close(&mut self, addresses: Addresses) {
+        addresses.inside().for_each(|address| self.0.flush_chain(&chain(address)));
     }
 
     /// Adds a forwarded port.
@@ -277,23 +307,39 @@ impl<'a, 'b> Table<'a, 'b> {
     }
 
     /// Lets a container reach something more.
-    pub(super) fn allow(&mut self, id: Id, rule: &Rule) {
-        let prefix = format!("warden-i-{id} ");
-        let range = rule.addresses.map(|(from, to)| (from.is_ipv6(), [from, to].map(nftables::address)));
+    ///
+    /// The last opened comes first, and the first that fits decides whether there is a line in the log.
+    pub(super) fn allow(&mut self, id: Id, addresses: Addresses, rule: &Rule, mark: u32) {
+        let (prefix, mark) = (format!("warden-i-{id} "), mark.to_ne_bytes());
+        // Most messages of ICMP begin no connection that could be marked.
+        let tracked = !matches!(rule.traffic, Traffic::Icmp(_));
+        let range =
+            rule.addresses.map(|range| (range.0.is_ipv6(), [range.0, range.1].map(nftables::address)));
+        let ports = Ports::of(rule.traffic, range.as_ref().is_some_and(|(ipv6, _)| *ipv6));
         let mut expressions = Vec::new();
         if let Some((ipv6, [from, to])) = &range {
-            expressions.extend(family(*ipv6));
+            // The chain is of one family; this is for who lists it.
+            expressions.extend(if tracked { connection_family(*ipv6) } else { family(*ipv6) });
             expressions
                 .extend([address(End::Destination, *ipv6, 0), Expression::Range { slot: 0, from, to }]);
         }
-        let ports = Ports::of(rule.traffic, range.as_ref().is_some_and(|(ipv6, _)| *ipv6));
         expressions.extend(ports.expressions());
         if rule.log {
-            // Answers do not come here: what does is new.
+            // Answers do not come here, but what nobody has answered yet does.
+            if tracked {
+                expressions.extend(without(Connection::Mark, &mark));
+            }
             expressions.push(Expression::Log { prefix: &prefix });
         }
-        expressions.push(Expression::Verdict(Accept));
-        self.0.insert_rule(&chain(id), &expressions);
+        if tracked {
+            expressions.extend(set_mark(&mark));
+        } else {
+            expressions.push(Expression::Verdict(Accept));
+        }
+        let reached = range.as_ref().map(|(ipv6, _)| *ipv6);
+        for own in addresses.inside().filter(|own| reached.is_none_or(|ipv6| own.is_ipv6() == ipv6)) {
+            self.0.insert_rule(&chain(own), &expressions);
+        }
     }
 
     fn rule(&mut self, chain: &str, parts: &[&[Expression<'_>]]) {
@@ -331,13 +377,8 @@ pub(super) fn redirect_dns(batch: &mut Batch<'_>, pool: PoolNetworks, port: u16)
     }
 }
 
-fn chain(id: Id) -> String {
-    format!("out-{id}")
-}
-
-/// The container whose chain this is.
-pub(super) fn owner(chain: &str) -> Option<Id> {
-    Id::parse(chain.strip_prefix("out-")?.as_bytes())
+fn chain(address: IpAddr) -> String {
+    format!("out-{address}")
 }
 
 fn key(forward: Forward) -> [u8; 8] {

@@ -104,8 +104,11 @@ fn a_table_of_500_containers_is_written_whole_and_repaired_whatever_is_done_to_i
         assert!(refused.is_empty(), "{refused:?}");
         let whole = listed();
         let count = |part: &str| whole.iter().filter(|line| line.contains(part)).count();
-        assert_eq!(count("chain out-"), 500);
-        assert_eq!(count("goto out-"), 500);
+        assert_eq!((count("chain out-10.254."), count("chain out-fd00::")), (512, 512), "64 at a time");
+        assert_eq!((count("jump out-10.254."), count("jump out-fd00::")), (512, 512));
+        // What is opened has no verdict, at which the kernel would follow all jumps of the table.
+        assert_eq!(count("ct mark set ct mark | 0x00001000"), 1_000);
+        assert_eq!(whole.iter().filter(|line| line.ends_with("accept")).count(), 6);
         assert_eq!(count("log prefix \"warden-i-"), 500);
         assert_eq!(count("ip daddr 192.0.2.0-192.0.2.255 "), 500);
         assert_eq!((count("tcp . 6"), count("udp . 10")), (1_000, 1_000));
@@ -124,7 +127,9 @@ fn a_table_of_500_containers_is_written_whole_and_repaired_whatever_is_done_to_i
         }
         nft(&["add", "table", "ip", "other"]);
         network.detach(ids[0]).unwrap();
-        assert_ne!(listed(), whole);
+        let without = listed();
+        assert!(!without.concat().contains(ids[0].as_str()));
+        assert_eq!(without.iter().filter(|line| line.contains("ct mark set")).count(), 998);
         network.close();
         nft(&["flush", "ruleset"]);
         std::thread::sleep(Duration::from_millis(300));
@@ -151,7 +156,8 @@ fn a_change_that_meets_a_table_of_somebody_elses_making_writes_it_whole() {
         nft(&["flush", "ruleset"]);
         network.detach(ids[0]).unwrap();
         network.detach(ids[0]).unwrap();
-        assert!(!listed().concat().contains(ids[0].as_str()));
+        let left: Vec<_> = listed().into_iter().filter(|line| line.contains(ids[0].as_str())).collect();
+        assert_eq!(left, Vec::<String>::new());
         assert!(network.records(ids[0]).is_none());
     });
 }
@@ -243,5 +249,22 @@ fn addresses_come_back_when_their_connections_are_forgotten() {
         assert_eq!(tracked(), 1);
         let _next = prepare(&settings, Vec::new(), &[]).unwrap();
         assert_eq!(tracked(), 0);
+    });
+}
+
+#[test]
+fn what_is_opened_is_marked_with_the_configured_bit_and_only_icmp_with_a_verdict() {
+    alone(|| {
+        let mut settings = settings();
+        settings.firewall.connection_mark_bit = 30;
+        let mut opened = container(1);
+        let icmp = NetOut { protocol: crate::request::Protocol::Icmp, ..opened.records.net_out[0].clone() };
+        opened.records.net_out.push(icmp);
+        let (_network, _) = prepare(&settings, vec![opened], &[]).unwrap();
+        let listed = listed();
+        let chain = |part: &str| listed.iter().filter(|line| line.contains(part)).count();
+        assert_eq!(chain("ct mark set ct mark | 0x40000000"), 2);
+        assert_eq!(chain("ct mark & 0x40000000"), 2, "to let it through, and to log it once");
+        assert_eq!(chain("ip daddr 192.0.2.0-192.0.2.255 meta l4proto icmp accept"), 1);
     });
 }

@@ -37,18 +37,61 @@ impl Architecture {
         }
     }
 
-    /// The calls that it has, with their numbers.
-    pub fn calls(self) -> impl Iterator<Item = (&'static str, u32)> {
-        let own = move |&(name, x86_64, i386, aarch64): &(&'static str, i16, i16, i16)| {
+    /// The calls that it has: each with its place in the table, and its number.
+    fn calls(self) -> impl Iterator<Item = (usize, u32)> {
+        let own = move |(place, &(_, x86_64, i386, aarch64)): (usize, &(&str, i16, i16, i16))| {
             let number = match self {
                 Self::X86_64 => x86_64,
                 Self::I386 => i386,
                 Self::Aarch64 => aarch64,
             };
-            Some((name, u32::try_from(number).ok()?))
+            Some((place, u32::try_from(number).ok()?))
         };
-        NUMBERS.iter().filter_map(own)
+        NUMBERS.iter().enumerate().filter_map(own)
     }
+}
+
+/// The answers to the calls of the table, in its order. Names are looked up by the compiler: each container's start makes
+/// a filter.
+const ANSWERS: [Answer; NUMBERS.len()] = {
+    let mut answers = [Answer::Absent; NUMBERS.len()];
+    let mut group = 0;
+    while group < GROUPS.len() {
+        let mut name = 0;
+        while name < GROUPS[group].names.len() {
+            answers[place(GROUPS[group].names[name])] = GROUPS[group].answer;
+            name += 1;
+        }
+        group += 1;
+    }
+    answers
+};
+
+/// The place of a name in the table; one that is missing there is an error of the compiler.
+const fn place(name: &str) -> usize {
+    let (mut low, mut high) = (0, NUMBERS.len());
+    while low < high {
+        let middle = (low + high) / 2;
+        if is_before(NUMBERS[middle].0.as_bytes(), name.as_bytes()) {
+            low = middle + 1;
+        } else {
+            high = middle;
+        }
+    }
+    assert!(!is_before(name.as_bytes(), NUMBERS[low].0.as_bytes()), "a call without a number");
+    low
+}
+
+/// The order of the table.
+const fn is_before(one: &[u8], other: &[u8]) -> bool {
+    let mut at = 0;
+    while at < one.len() && at < other.len() {
+        if one[at] != other[at] {
+            return one[at] < other[at];
+        }
+        at += 1;
+    }
+    one.len() < other.len()
 }
 
 /// Offsets in the kernel's `struct seccomp_data`.
@@ -76,11 +119,12 @@ const ENOSYS: u32 = 38;
 pub fn compile(architectures: &[Architecture], capabilities: Capabilities) -> Vec<Instruction> {
     let mut filter = vec![load(ARCHITECTURE)];
     for architecture in architectures {
-        let mut section = vec![load(NUMBER)];
-        section.extend(tree(&ranges(*architecture, capabilities)));
         filter.push(jump_if(IF_EQUAL, architecture.audit_number(), 1, 0));
-        filter.push(jump(section.len()));
-        filter.extend(section);
+        let around = filter.len();
+        filter.push(jump(0));
+        filter.push(load(NUMBER));
+        tree(&ranges(*architecture, capabilities), &mut filter);
+        filter[around] = jump(filter.len() - around - 1);
     }
     filter.push(answer(KILL_PROCESS));
     filter
@@ -88,17 +132,8 @@ pub fn compile(architectures: &[Architecture], capabilities: Capabilities) -> Ve
 
 /// From which number on which answer is given, in ascending order; the first is for 0.
 fn ranges(architecture: Architecture, capabilities: Capabilities) -> Vec<(u32, Answer)> {
-    let mut answers: Vec<(&str, Answer)> = GROUPS
-        .iter()
-        .flat_map(|group| group.names.iter().map(|name| (*name, group.answer.resolve(capabilities))))
-        .collect();
-    answers.sort_unstable_by_key(|(name, _)| *name);
-    let of = |name: &str| {
-        let found = answers.binary_search_by_key(&name, |(name, _)| *name).ok();
-        found.and_then(|index| answers.get(index)).map_or(Answer::Absent, |(_, answer)| *answer)
-    };
     let mut calls: Vec<(u32, Answer)> =
-        architecture.calls().map(|(name, number)| (number, of(name))).collect();
+        architecture.calls().map(|(place, number)| (number, ANSWERS[place].resolve(capabilities))).collect();
     calls.sort_unstable_by_key(|(number, _)| *number);
     // Between and after the known ones there is nothing.
     let mut ranges = vec![(0, Answer::Absent)];
@@ -119,22 +154,28 @@ fn ranges(architecture: Architecture, capabilities: Capabilities) -> Vec<(u32, A
     ranges
 }
 
-/// A binary search over the ranges.
-fn tree(ranges: &[(u32, Answer)]) -> Vec<Instruction> {
+/// Writes a binary search over the ranges.
+fn tree(ranges: &[(u32, Answer)], filter: &mut Vec<Instruction>) {
     let (lower, upper) = ranges.split_at(ranges.len() / 2);
-    let Some((first, _)) = upper.first() else { return vec![answer(ABSENT)] };
-    if lower.is_empty() {
-        return upper.first().map(|(_, answer)| leaf(*answer)).unwrap_or_default();
+    match upper.first() {
+        None => filter.push(answer(ABSENT)),
+        Some((_, answer)) if lower.is_empty() => filter.extend(leaf(*answer)),
+        Some((first, _)) => {
+            let at = filter.len();
+            filter.push(jump(0));
+            tree(lower, filter);
+            let over = filter.len() - at - 1;
+            match u8::try_from(over) {
+                Ok(short) => filter[at] = jump_if(IF_AT_LEAST, *first, short, 0),
+                // A condition jumps over 255 instructions at most.
+                Err(_) => {
+                    filter[at] = jump_if(IF_AT_LEAST, *first, 0, 1);
+                    filter.insert(at + 1, jump(over));
+                }
+            }
+            tree(upper, filter);
+        }
     }
-    let (below, above) = (tree(lower), tree(upper));
-    let mut all = match u8::try_from(below.len()) {
-        Ok(over) => vec![jump_if(IF_AT_LEAST, *first, over, 0)],
-        // A condition jumps over 255 instructions at most.
-        Err(_) => vec![jump_if(IF_AT_LEAST, *first, 0, 1), jump(below.len())],
-    };
-    all.extend(below);
-    all.extend(above);
-    all
 }
 
 fn leaf(given: Answer) -> Vec<Instruction> {

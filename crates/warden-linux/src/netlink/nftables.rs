@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use super::{Attributes, Refusal, Requests, Socket, attribute, flag, octets, text};
+use super::{Attributes, Refusal, Requests, Socket, attribute, attributes, flag, octets, text};
 
 mod expression;
 mod watch;
@@ -20,8 +20,10 @@ const NEW_CHAIN: u16 = SUBSYSTEM | 3;
 const GET_CHAIN: u16 = SUBSYSTEM | 4;
 const DELETE_CHAIN: u16 = SUBSYSTEM | 5;
 const NEW_RULE: u16 = SUBSYSTEM | 6;
+const DELETE_RULE: u16 = SUBSYSTEM | 8;
 const NEW_SET: u16 = SUBSYSTEM | 9;
 const NEW_ELEMENT: u16 = SUBSYSTEM | 12;
+const GET_ELEMENT: u16 = SUBSYSTEM | 13;
 const DELETE_ELEMENT: u16 = SUBSYSTEM | 14;
 
 /// IPv4 and IPv6 together.
@@ -196,6 +198,14 @@ impl<'a> Batch<'a> {
         self.rule(chain, flag::CREATE, expressions);
     }
 
+    /// Deletes all rules of a chain.
+    pub fn flush_chain(&mut self, name: &str) {
+        let table = self.table;
+        self.push(format!("deleting the rules of the chain {name}"), DELETE_RULE, 0, |attributes| {
+            attributes.text(1, table).text(2, name);
+        });
+    }
+
     fn rule(&mut self, chain: &str, flags: u16, expressions: &[Expression<'_>]) {
         let table = self.table;
         self.push(format!("adding a rule to the chain {chain}"), NEW_RULE, flags, |attributes| {
@@ -323,19 +333,20 @@ pub fn base_chains(socket: &mut Socket) -> Result<Vec<BaseChain>, Refusal> {
     Ok(chains)
 }
 
-/// Lists the names of all chains of a table of the family inet.
-pub fn chains(socket: &mut Socket, table: &str) -> Result<Vec<String>, Refusal> {
+/// Lists the keys of a set of a table of the family inet.
+pub fn keys(socket: &mut Socket, table: &str, set: &str) -> Result<Vec<Vec<u8>>, Refusal> {
     let mut request = Requests::default();
-    let action = format!("listing the chains of table {table}");
-    request.push(action, GET_CHAIN, flag::DUMP, &header(INET, 0), |_| {});
-    let mut chains = Vec::new();
+    let action = format!("listing the set {set} of table {table}");
+    request.push(action, GET_ELEMENT, flag::DUMP, &header(INET, 0), |attributes| {
+        attributes.text(1, table).text(2, set);
+    });
+    let mut keys = Vec::new();
     socket.ask(request, |body| {
-        let rest = body.get(4..).unwrap_or_default();
-        if attribute(rest, 1).map(text).as_deref() == Some(table) {
-            chains.extend(attribute(rest, 3).map(text));
-        }
+        let list = body.get(4..).and_then(|rest| attribute(rest, 3)).unwrap_or_default();
+        let key = |element| attribute(attribute(element, 1)?, 1).map(<[u8]>::to_vec);
+        keys.extend(attributes(list).filter_map(|(_, element)| key(element)));
     })?;
-    Ok(chains)
+    Ok(keys)
 }
 
 fn read_base_chain(bytes: &[u8]) -> Option<BaseChain> {

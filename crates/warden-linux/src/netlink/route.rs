@@ -115,9 +115,10 @@ pub fn set_up(requests: &mut Requests, index: u32) {
 }
 
 /// Lets packets from 127.0.0.0/8 leave by an interface, and packets to it come in: whoever does this filters the latter.
-pub fn route_loopback(requests: &mut Requests, index: u32) {
-    let action = format!("routing loopback addresses on interface {index}");
-    requests.push(action, NEW_LINK, 0, &link(index, false), |attributes| {
+pub fn route_loopback(requests: &mut Requests, name: &str) {
+    let action = format!("routing loopback addresses on interface {name}");
+    requests.push(action, NEW_LINK, 0, &link(0, false), |attributes| {
+        attributes.text(LINK_NAME, name);
         attributes.nested(LINK_FAMILIES, |families| {
             families.nested(libc::AF_INET as u16, |inet| {
                 inet.nested(INET_CONFIGURATION, |configuration| {

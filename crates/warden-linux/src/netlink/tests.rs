@@ -102,7 +102,7 @@ fn a_pair_of_interfaces_is_made_with_its_peer_in_place() {
         route::add_neighbour(&mut requests, index, container, ends[1].mac);
         route::add_address(&mut requests, index, host6, 126);
         route::add_neighbour(&mut requests, index, container6, ends[1].mac);
-        route::route_loopback(&mut requests, index);
+        route::route_loopback(&mut requests, ends[0].name);
         here.execute(requests).unwrap();
         let mut requests = Requests::default();
         route::set_up(&mut requests, inner);

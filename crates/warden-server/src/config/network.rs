@@ -41,6 +41,8 @@ pub struct Network {
     pub allow_host_access: bool,
     /// The name of the packet filter's table.
     pub table: String,
+    /// The number of the bit in the marks of connections that says what `net_out` has opened.
+    pub connection_mark_bit: u8,
     /// Name servers inside; empty: the host's.
     pub dns_servers: Vec<IpAddr>,
     /// Whether containers reach the host's name server where only its loopback does.
@@ -68,6 +70,7 @@ impl Network {
             table: section
                 .read("table", "a name of 1 to 64 letters, digits, '-' and '_'", table_name)?
                 .unwrap_or_else(|| "warden".to_owned()),
+            connection_mark_bit: section.number("connection_mark_bit", 0, 31)?.unwrap_or(12),
             dns_servers: section.list("dns_servers", "an IP address", |text| text.parse().ok())?,
             dns_forwarder: section.flag("dns_forwarder")?.unwrap_or(true),
         };

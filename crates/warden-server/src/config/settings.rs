@@ -56,6 +56,7 @@ impl Config {
                 mtu: self.network.mtu,
                 allow_networks: self.network.allow_networks.clone(),
                 allow_host_access: self.network.allow_host_access,
+                connection_mark_bit: self.network.connection_mark_bit,
             },
             ports: PortPool { start, size },
             dns_servers: self.network.dns_servers.iter().map(ToString::to_string).collect(),

@@ -16,6 +16,7 @@ const INET: [u8; 1] = [2];
 const INET6: [u8; 1] = [10];
 /// States of packets that somebody waits for.
 pub(super) const ANSWERS: [u8; 4] = (Connection::ESTABLISHED | Connection::RELATED).to_ne_bytes();
+pub(super) const INVALID: [u8; 4] = Connection::INVALID.to_ne_bytes();
 pub(super) const REDIRECTED: [u8; 4] = Connection::REDIRECTED.to_ne_bytes();
 
 /// An address in the header of IP.
@@ -40,6 +41,14 @@ pub(super) fn address(end: End, ipv6: bool, slot: u32) -> Expression<'static> {
 pub(super) fn family(ipv6: bool) -> [Expression<'static>; 2] {
     [
         Expression::Meta { key: Meta::Family, slot: 0 },
+        Expression::Compare { slot: 0, how: Compare::Equal, value: if ipv6 { &INET6 } else { &INET } },
+    ]
+}
+
+/// The same of packets that belong to a connection.
+pub(super) fn connection_family(ipv6: bool) -> [Expression<'static>; 2] {
+    [
+        Expression::Connection { key: Connection::Family, slot: 0 },
         Expression::Compare { slot: 0, how: Compare::Equal, value: if ipv6 { &INET6 } else { &INET } },
     ]
 }
@@ -72,6 +81,24 @@ pub(super) fn connection(key: Connection, bits: &[u8; 4]) -> [Expression<'_>; 3]
         Expression::Connection { key, slot: 0 },
         Expression::Mask { slot: 0, mask: bits },
         Expression::Compare { slot: 0, how: Compare::Different, value: &[0; 4] },
+    ]
+}
+
+/// Goes on where none of the bits is set.
+pub(super) fn without(key: Connection, bits: &[u8; 4]) -> [Expression<'_>; 3] {
+    [
+        Expression::Connection { key, slot: 0 },
+        Expression::Mask { slot: 0, mask: bits },
+        Expression::Compare { slot: 0, how: Compare::Equal, value: &[0; 4] },
+    ]
+}
+
+/// Sets the bits of the connection's mark.
+pub(super) fn set_mark(bits: &[u8; 4]) -> [Expression<'_>; 3] {
+    [
+        Expression::Connection { key: Connection::Mark, slot: 0 },
+        Expression::SetBits { slot: 0, bits },
+        Expression::MarkConnection { slot: 0 },
     ]
 }
 
@@ -145,7 +172,10 @@ impl Ports {
     pub(super) fn expressions(&self) -> Vec<Expression<'_>> {
         let mut list = Vec::new();
         if let Some(protocol) = &self.protocol {
-            list.push(Expression::Meta { key: Meta::Protocol, slot: 0 });
+            list.push(match protocol {
+                [ICMP | ICMPV6] => Expression::Meta { key: Meta::Protocol, slot: 0 },
+                _ => Expression::Connection { key: Connection::Protocol, slot: 0 },
+            });
             list.push(Expression::Compare { slot: 0, how: Compare::Equal, value: protocol });
         }
         if self.length > 0 {

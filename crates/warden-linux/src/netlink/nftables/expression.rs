@@ -53,16 +53,24 @@ pub enum Meta {
     Protocol = 16,
 }
 
-/// What is known of a packet's connection: numbers of bits, four bytes in the machine's order.
+/// What is known of a packet's connection; nothing of what belongs to none.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Connection {
-    /// Its state.
+    /// Its state: four bytes of bits in the machine's order. What belongs to none has one too.
     State = 0,
-    /// What was done to it.
+    /// What was done to it, likewise.
     Status = 2,
+    /// Its mark, likewise.
+    Mark = 3,
+    /// Its address family: one byte.
+    Family = 7,
+    /// Its protocol over IP: one byte.
+    Protocol = 10,
 }
 
 impl Connection {
+    /// The state of packets that can belong to none.
+    pub const INVALID: u32 = 1;
     /// The state of packets that belong to a connection.
     pub const ESTABLISHED: u32 = 2;
     /// The state of packets that a connection causes.
@@ -107,6 +115,10 @@ pub enum Expression<'a> {
     Value { slot: u32, value: &'a [u8] },
     /// Keeps the bits of a register that the mask has.
     Mask { slot: u32, mask: &'a [u8] },
+    /// Sets these bits of a register.
+    SetBits { slot: u32, bits: &'a [u8] },
+    /// Makes a register the mark of the packet's connection.
+    MarkConnection { slot: u32 },
     /// Goes on where the comparison holds.
     Compare { slot: u32, how: Compare, value: &'a [u8] },
     /// Goes on where the register lies in a range, both ends included.
@@ -151,10 +163,10 @@ impl Expression<'_> {
     fn name(&self) -> &'static str {
         match self {
             Self::Meta { .. } => "meta",
-            Self::Connection { .. } => "ct",
+            Self::Connection { .. } | Self::MarkConnection { .. } => "ct",
             Self::Payload { .. } => "payload",
             Self::DestinationKind { .. } => "fib",
-            Self::Mask { .. } => "bitwise",
+            Self::Mask { .. } | Self::SetBits { .. } => "bitwise",
             Self::Compare { .. } => "cmp",
             Self::Range { .. } => "range",
             Self::Lookup { .. } | Self::Map { .. } | Self::VerdictMap { .. } => "lookup",
@@ -180,10 +192,11 @@ impl Expression<'_> {
                 data.big(1, register(slot));
                 value(data, 2, bytes)
             }
-            Self::Mask { slot, mask } => {
-                data.big(1, register(slot)).big(2, register(slot)).big(3, mask.len() as u32);
-                value(data, 4, mask);
-                value(data, 5, &vec![0; mask.len()])
+            Self::MarkConnection { slot } => data.big(2, Connection::Mark as u32).big(4, register(slot)),
+            Self::Mask { slot, mask } => bitwise(data, slot, mask, &vec![0; mask.len()]),
+            Self::SetBits { slot, bits } => {
+                let others: Vec<_> = bits.iter().map(|byte| !byte).collect();
+                bitwise(data, slot, &others, bits)
             }
             Self::Compare { slot, how, value: with } => {
                 data.big(1, register(slot)).big(2, how as u32);
@@ -212,6 +225,18 @@ impl Expression<'_> {
 
 fn register(slot: u32) -> u32 {
     FIRST_SLOT + slot
+}
+
+/// Keeps the bits of a register that `mask` has, then turns those that `flip` has.
+fn bitwise<'a, 'b>(
+    data: &'a mut Attributes<'b>,
+    slot: u32,
+    mask: &[u8],
+    flip: &[u8],
+) -> &'a mut Attributes<'b> {
+    data.big(1, register(slot)).big(2, register(slot)).big(3, mask.len() as u32);
+    value(data, 4, mask);
+    value(data, 5, flip)
 }
 
 fn value<'a, 'b>(data: &'a mut Attributes<'b>, kind: u16, bytes: &[u8]) -> &'a mut Attributes<'b> {
