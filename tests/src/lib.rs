@@ -29,4 +29,4 @@ pub use connection::{Connection, Output, Streamed};
 pub use daemon::Daemon;
 pub use random::Random;
 pub use undying::Undying;
-pub use wait::{eventually, within};
+pub use wait::{crowd, eventually, within};
