@@ -1,15 +1,20 @@
 #!/usr/bin/env python3
-"""Prints, row by row, what the container in which it runs has been denied, beside Docker's and podman's defaults.
+"""Compares what containers have been denied, row by row: Warden's, Docker's and podman's.
 
-Here: what the kernel says now. Docker: moby/profiles at 6e3ef80 (2026) and moby; podman: containers/common at 08bbb0d and podman 5. Both for a
-container started by root without flags, on x86_64. Run it by `make confinement`, as the container's root.
+`confinement.py inside` runs in a container, as its root, and prints what the kernel says there as JSON.
+`confinement.py table HERE [PODMAN VERSION]` reads such files and prints the table. What was not measured is the published
+default for a container started by root without flags, on x86_64. `make confinement` does all of it.
 """
 import ctypes
 import errno
+import json
 import os
 import platform
+import socket
+import sys
 
-libc = ctypes.CDLL(None, use_errno=True)
+DOCKER_SOURCE = "published: Docker 29, moby/profiles of May 2026"
+PODMAN_SOURCE = "published: podman 5, containers/common at 08bbb0d"
 
 CAPABILITIES = """chown dac_override dac_read_search fowner fsetid kill setgid setuid setpcap linux_immutable
 net_bind_service net_broadcast net_admin net_raw ipc_lock ipc_owner sys_module sys_rawio sys_chroot sys_ptrace sys_pacct
@@ -18,8 +23,8 @@ mac_admin syslog wake_alarm block_suspend audit_read perfmon bpf checkpoint_rest
 PODMAN = set("chown dac_override fowner fsetid kill net_bind_service setfcap setgid setpcap setuid sys_chroot".split())
 DOCKER = PODMAN | {"audit_write", "mknod", "net_raw"}
 
-# Number on x86_64 and aarch64, and what Docker and podman do. None of them does anything with these arguments.
-REFUSED, ABSENT, ALLOWED = "refused", "absent", "allowed"
+# Number on x86_64 and aarch64, and what Docker and podman publish. None of them does anything with these arguments.
+REFUSED, ABSENT, ALLOWED, MISSING = "refused", "absent", "allowed", "not in this kernel"
 CALLS = {
     "mount": (165, 40, REFUSED, ALLOWED), "umount2": (166, 39, REFUSED, ALLOWED),
     "pivot_root": (155, 41, REFUSED, ALLOWED), "unshare": (272, 97, ALLOWED, ALLOWED),
@@ -43,6 +48,13 @@ CALLS = {
     "pidfd_getfd": (438, 438, REFUSED, ALLOWED), "process_madvise": (440, 440, REFUSED, REFUSED),
     "ptrace": (101, 117, ALLOWED, REFUSED), "process_vm_readv": (310, 270, ALLOWED, REFUSED),
 }
+CLONE = "clone with new namespaces"
+
+# Number, and what Docker and podman publish.
+FAMILIES = {
+    "AF_NETLINK": (16, ALLOWED, ALLOWED), "AF_PACKET": (17, ALLOWED, ALLOWED), "AF_RXRPC": (33, ALLOWED, ALLOWED),
+    "AF_ALG": (38, REFUSED, ALLOWED), "AF_VSOCK": (40, REFUSED, REFUSED), "AF_XDP": (44, ALLOWED, ALLOWED),
+}
 
 MASKED = {  # Docker, podman
     "/proc/acpi": (1, 1), "/proc/asound": (1, 0), "/proc/interrupts": (1, 0), "/proc/kcore": (1, 1),
@@ -51,19 +63,13 @@ MASKED = {  # Docker, podman
     "/sys/firmware": (1, 1), "/sys/fs/selinux": (0, 1), "/sys/dev/block": (0, 1),
 }
 READ_ONLY = ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger", "/sys"]
+OWN, HOSTS = "own", "the host's"
 NAMESPACES = {  # Docker, podman
-    "cgroup": ("own (v2)", "own (v2)"), "ipc": ("own", "own"), "mnt": ("own", "own"), "net": ("own", "own"),
-    "pid": ("own", "own"), "user": ("the host's", "the host's"), "uts": ("own", "own"), "time": ("the host's", "the host's"),
+    "cgroup": ("own (v2)", "own (v2)"), "ipc": (OWN, OWN), "mnt": (OWN, OWN), "net": (OWN, OWN), "pid": (OWN, OWN),
+    "user": (HOSTS, HOSTS), "uts": (OWN, OWN), "time": (HOSTS, HOSTS),
 }
 
-
-def row(name, here, docker, podman):
-    print(f"  {name:<30} {here:<22} {docker:<14} {podman}")
-
-
-def head(title):
-    print(f"\n{title}")
-    row("", "here", "Docker", "podman")
+libc = ctypes.CDLL(None, use_errno=True)
 
 
 def field(name):
@@ -72,24 +78,20 @@ def field(name):
 
 
 def capabilities():
-    head("Capabilities of root")
     effective = int(field("CapEff"), 16)
-    for number, name in enumerate(CAPABILITIES):
-        has = ["-", "yes"]
-        row(name, has[effective >> number & 1], has[name in DOCKER], has[name in PODMAN])
-    row("no_new_privs of root", field("NoNewPrivs"), "0", "0")
+    rows = {name: "yes" if effective >> number & 1 else "-" for number, name in enumerate(CAPABILITIES)}
+    return rows | {"no_new_privs of root": field("NoNewPrivs")}
 
 
 def calls():
-    head("System calls (filter: " + {"0": "none", "2": "yes"}[field("Seccomp")] + ")")
     column = {"x86_64": 0, "aarch64": 1}[platform.machine()]
+    rows = {}
     for name, numbers in CALLS.items():
         ctypes.set_errno(0)
         value = libc.syscall(ctypes.c_long(numbers[column]), *[ctypes.c_long(-1)] * 6)
         code = ctypes.get_errno() if value == -1 else 0
-        here = {errno.EPERM: REFUSED, errno.ENOSYS: ABSENT}.get(code, ALLOWED)
-        row(name, here, numbers[2], numbers[3])
-    row("clone with new namespaces", "refused" if namespaces_refused() else ALLOWED, REFUSED, ALLOWED)
+        rows[name] = {errno.EPERM: REFUSED, errno.ENOSYS: ABSENT}.get(code, ALLOWED)
+    return rows | {CLONE: REFUSED if namespaces_refused() else ALLOWED}
 
 
 def namespaces_refused():
@@ -103,40 +105,80 @@ def namespaces_refused():
     return child == -1
 
 
-def mounts():
-    table = {}
-    with open("/proc/self/mountinfo") as lines:
-        for line in lines:
-            words = line.split()
-            table[words[4]] = words[5].split(",")
-    return table
+def family(number):
+    for kind in (socket.SOCK_STREAM, socket.SOCK_DGRAM, socket.SOCK_RAW, socket.SOCK_SEQPACKET):
+        try:
+            socket.socket(number, kind, 0).close()
+            return ALLOWED
+        except OSError as error:
+            code = error.errno
+    return {errno.EPERM: REFUSED, errno.EAFNOSUPPORT: MISSING}.get(code, ALLOWED)
 
 
 def paths():
-    table = mounts()
-    head("Masked paths")
-    for path, known in MASKED.items():
-        here = "masked" if path in table else "-" if os.path.exists(path) else "not in this kernel"
-        row(path, here, *("masked" if one else "-" for one in known))
-    head("Read-only paths")
-    for path in READ_ONLY:
-        here = "read-only" if "ro" in table.get(path, []) else "-" if os.path.exists(path) else "not in this kernel"
-        row(path, here, "read-only", "read-only")
+    with open("/proc/self/mountinfo") as lines:
+        table = {line.split()[4]: line.split()[5].split(",") for line in lines}
+    without = lambda path: "-" if os.path.exists(path) else MISSING
+    masked = {path: "masked" if path in table else without(path) for path in MASKED}
+    return masked, {path: "read-only" if "ro" in table.get(path, []) else without(path) for path in READ_ONLY}
 
 
 def namespaces():
-    head("Namespaces")
     host = dict(word.split("=") for word in os.environ.get("HOST_NAMESPACES", "").split())
-    for name, known in NAMESPACES.items():
+    rows = {}
+    for name in NAMESPACES:
         try:
-            own = os.readlink(f"/proc/self/ns/{name}")
+            rows[name] = "?" if name not in host else HOSTS if host[name] == os.readlink(f"/proc/self/ns/{name}") else OWN
         except FileNotFoundError:
-            own = None
-        here = "not in this kernel" if own is None else "?" if name not in host else "the host's" if host[name] == own else "own"
-        row(name, here, *known)
+            rows[name] = MISSING
+    return rows
 
 
-capabilities()
-calls()
-paths()
-namespaces()
+def inside():
+    masked, read_only = paths()
+    return {
+        "capabilities": capabilities(), "calls": calls(), "families": {n: family(f[0]) for n, f in FAMILIES.items()},
+        "masked": masked, "read_only": read_only, "namespaces": namespaces(),
+    }
+
+
+def published(column):
+    """What Docker (0) or podman (1) say themselves."""
+    owned = [DOCKER, PODMAN][column]
+    return {
+        "capabilities": {name: "yes" if name in owned else "-" for name in CAPABILITIES} | {"no_new_privs of root": "0"},
+        "calls": {name: known[2 + column] for name, known in CALLS.items()} | {CLONE: [REFUSED, ALLOWED][column]},
+        "families": {name: known[1 + column] for name, known in FAMILIES.items()},
+        "masked": {path: "masked" if known[column] else "-" for path, known in MASKED.items()},
+        "read_only": {path: "read-only" for path in READ_ONLY},
+        "namespaces": {name: known[column] for name, known in NAMESPACES.items()},
+    }
+
+
+TITLES = {
+    "capabilities": "Capabilities of root", "calls": "System calls", "families": "Sockets", "masked": "Masked paths",
+    "read_only": "Read-only paths", "namespaces": "Namespaces",
+}
+
+
+def table(here, podman=None, version=None):
+    def measured(path):
+        with open(path) as file:
+            return json.load(file)
+
+    columns = [measured(here), published(0), measured(podman) if podman else published(1)]
+    print("here:   measured")
+    print(f"Docker: {DOCKER_SOURCE}")
+    print(f"podman: measured, {version}" if podman else f"podman: {PODMAN_SOURCE}")
+    for section, title in TITLES.items():
+        print(f"\n{title}")
+        print(f"  {'':<30} {'here':<20} {'Docker':<20} podman")
+        for name in columns[0][section]:
+            cells = [column[section][name] for column in columns]
+            print(f"  {name:<30} {cells[0]:<20} {cells[1]:<20} {cells[2]}")
+
+
+if sys.argv[1] == "inside":
+    print(json.dumps(inside()))
+else:
+    table(*sys.argv[2:])

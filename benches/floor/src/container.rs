@@ -189,9 +189,11 @@ impl Builder<'_> {
         let staging = self.directory.join("mnt");
         mount::mount(c"tmpfs", &staging, c"tmpfs", MountFlags::NOSUID, c"mode=755")?;
         std::env::set_current_dir(&staging)?;
-        ["root", "dev"].iter().try_for_each(fs::create_dir)?;
+        ["root", "dev", "generated"].iter().try_for_each(fs::create_dir)?;
         let owner = self.setup.first_id;
-        std::os::unix::fs::chown("dev", Some(owner), Some(owner))?;
+        for name in ["dev", "generated"] {
+            std::os::unix::fs::chown(name, Some(owner), Some(owner))?;
+        }
         for (name, major, minor) in DEVICES {
             file::make_device(&Path::new("dev").join(name), 0o666, major, minor)?;
         }

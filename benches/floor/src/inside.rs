@@ -31,7 +31,8 @@ impl Inside<'_> {
     pub(crate) fn build(&self, socket: BorrowedFd<'_>) -> io::Result<()> {
         process::set_ids(0, 0)?;
         process::new_session()?;
-        let layers = c"lowerdir=lower,upperdir=writable/rootfs,workdir=writable/work,userxattr";
+        self.write_files()?;
+        let layers = c"lowerdir=generated:lower,upperdir=writable/rootfs,workdir=writable/work,userxattr";
         mount::mount(c"overlay", Path::new("root"), c"overlay", MountFlags::NODEV, layers)?;
         let inert =
             Attributes::MOUNT_ATTR_NOSUID | Attributes::MOUNT_ATTR_NODEV | Attributes::MOUNT_ATTR_NOEXEC;
@@ -47,7 +48,6 @@ impl Inside<'_> {
         mount::pivot_into(Path::new("root"))?;
         namespace::set_hostname(self.name.as_bytes())?;
         network::set_up(c"lo")?;
-        self.write_files()?;
         for (tree, path) in [(&proc, "/proc"), (&sys, "/sys"), (&dev, "/dev")] {
             attach(tree.as_fd(), Path::new(path))?;
         }
@@ -64,26 +64,29 @@ impl Inside<'_> {
         process::place(null.as_fd(), 2)
     }
 
+    /// Into a layer of their own, on the tmpfs.
     fn write_files(&self) -> io::Result<()> {
         let hosts = format!("127.0.0.1 localhost\n10.0.0.2 {}\n", self.name);
-        let mut passwd = fs::read("/etc/passwd").unwrap_or_default();
+        let mut passwd = fs::read("lower/etc/passwd").unwrap_or_default();
         passwd.extend(format!("vcap:x:{USER}:{GROUP}::{HOME}:/bin/bash\n").bytes());
-        let mut group = fs::read("/etc/group").unwrap_or_default();
+        let mut group = fs::read("lower/etc/group").unwrap_or_default();
         group.extend(format!("vcap:x:{GROUP}:\n").bytes());
         let files: [(&str, &[u8]); 6] = [
-            ("/etc/hostname", self.name.as_bytes()),
-            ("/etc/hosts", hosts.as_bytes()),
-            ("/etc/resolv.conf", b"nameserver 10.0.0.1\n"),
-            ("/etc/mtab", b"overlay / overlay rw 0 0\n"),
-            ("/etc/passwd", &passwd),
-            ("/etc/group", &group),
+            ("hostname", self.name.as_bytes()),
+            ("hosts", hosts.as_bytes()),
+            ("resolv.conf", b"nameserver 10.0.0.1\n"),
+            ("mtab", b"overlay / overlay rw 0 0\n"),
+            ("passwd", &passwd),
+            ("group", &group),
         ];
-        for (path, content) in files {
-            let _ = fs::remove_file(path);
+        fs::create_dir("generated/etc")?;
+        for (name, content) in files {
+            let path = Path::new("generated/etc").join(name);
             OpenOptions::new().write(true).create_new(true).mode(0o644).open(path)?.write_all(content)?;
         }
-        fs::create_dir_all(HOME)?;
-        std::os::unix::fs::lchown(HOME, Some(USER), Some(GROUP))
+        let home = format!("generated{HOME}");
+        fs::create_dir_all(&home)?;
+        std::os::unix::fs::lchown(&home, Some(USER), Some(GROUP))
     }
 }
 

@@ -267,8 +267,8 @@ impl Cgroups {
         let mut errors = Vec::new();
         for hierarchy in &self.hierarchies {
             let directory = self.directory(hierarchy, id);
-            if hierarchy.version == Version::V1 && hierarchy.has("memory") {
-                // Pages that nobody uses would keep the dead group in the kernel's memory.
+            if hierarchy.version == Version::V1 && hierarchy.has("memory") && memory::has_pages(&directory) {
+                // They would keep the dead group in the kernel's memory. Where there are none, asking costs all the same.
                 let _ = fs::write(directory.join("memory.force_empty"), "0");
             }
             let removed =

@@ -163,6 +163,16 @@ impl Depot {
         }
     }
 
+    /// Removes the files that a container in the trash has written, and with them the pages that its cgroup pays for.
+    pub(crate) fn shed(&self, id: Id) -> Result<(), Error> {
+        let directory = self.path.join(TRASH).join(id);
+        if !directory.exists() {
+            return Ok(());
+        }
+        disk::release(&directory.join(LAYER))?;
+        ["jobs", LAYER].into_iter().try_for_each(|name| remove_entry(&directory, name))
+    }
+
     /// Removes the directory of one container, if there is one.
     pub(crate) fn remove(&self, id: Id) -> Result<(), Error> {
         // A name that is out of the way first: what is half removed is never taken for a container.

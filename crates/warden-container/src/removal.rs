@@ -222,6 +222,8 @@ impl Machine {
 
     /// Removes what is left of one; where that fails, gives what is to be tried again.
     fn remove(&self, id: Id, attempt: u32) -> Option<(Id, u32)> {
+        // What fails here fails again in what follows, and is told then.
+        let _ = self.depot.shed(id);
         match self.clear(id) {
             Ok(()) => {
                 // What it held can be leased again.

@@ -22,7 +22,9 @@ pub use furnish::furnish;
 use plan::Plan;
 
 mod furnish;
+mod generated;
 mod inside;
+mod lock;
 mod outside;
 pub mod plan;
 mod user_namespace;

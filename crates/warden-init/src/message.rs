@@ -186,7 +186,7 @@ pub enum SpawnStep {
     User,
     /// Making the output pipes, or the terminal.
     Pipe,
-    /// vfork.
+    /// Making its process.
     Fork,
     /// Setting a resource limit.
     Rlimit,

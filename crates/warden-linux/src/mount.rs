@@ -101,6 +101,11 @@ pub fn unmount(path: &Path) -> io::Result<()> {
     Ok(rustix::mount::unmount(path, UnmountFlags::NOFOLLOW)?)
 }
 
+/// Takes away what is mounted at a path, and all below it, whoever uses it: they go on with what they have open.
+pub fn detach(path: &Path) -> io::Result<()> {
+    Ok(rustix::mount::unmount(path, UnmountFlags::DETACH | UnmountFlags::NOFOLLOW)?)
+}
+
 /// Cuts every mount of this mount namespace off from its peers in others.
 pub fn make_all_private() -> io::Result<()> {
     Ok(rustix::mount::mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC)?)

@@ -244,6 +244,24 @@ pub fn set_ids(user: u32, group: u32) -> io::Result<()> {
     Ok(())
 }
 
+/// Does `work` with another effective user id, and with every capability that this process has as root.
+///
+/// The calling thread alone, as in [`set_ids`]; it must be root's. The user id alone is different in what `work` forks.
+pub fn with_effective_user<T>(user: u32, work: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
+    use rustix::process::{Uid, dumpable_behavior, set_dumpable_behavior};
+    use rustix::thread::{CapabilitySets, capabilities, set_capabilities, set_thread_res_uid};
+    let behavior = dumpable_behavior()?;
+    set_thread_res_uid(Uid::ROOT, Uid::from_raw(user), Uid::ROOT)?;
+    // The change took the effective capabilities, and the way back gives them.
+    let own = capabilities(None);
+    let raised =
+        own.and_then(|own| set_capabilities(None, CapabilitySets { effective: own.permitted, ..own }));
+    let done = raised.map_err(io::Error::from).and_then(|()| work());
+    set_thread_res_uid(Uid::ROOT, Uid::ROOT, Uid::ROOT)?;
+    set_dumpable_behavior(behavior)?;
+    done
+}
+
 /// Gives up all capabilities for good, also those that a program could bring (no_new_privs).
 pub fn drop_capabilities() -> io::Result<()> {
     use rustix::thread::{CapabilitySet, CapabilitySets};
@@ -294,4 +312,25 @@ pub fn keep_only(kept: &[BorrowedFd<'_>]) -> io::Result<()> {
 /// Sets the mask of permission bits that new files lack.
 pub fn set_umask(mask: u32) {
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(mask));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn another_effective_user_has_the_same_capabilities_and_only_meanwhile() {
+        let fields = || {
+            let status = std::fs::read_to_string("/proc/thread-self/status").unwrap();
+            let field = |name| status.lines().find_map(|line| line.strip_prefix(name)).unwrap().to_owned();
+            (field("Uid:\t"), field("CapEff:\t"), field("CapPrm:\t"))
+        };
+        let before = fields();
+        assert!(before.0.starts_with("0\t0\t0"), "this test needs root");
+        let (ids, effective, permitted) = with_effective_user(4711, || Ok(fields())).unwrap();
+        assert_eq!((ids.as_str(), &effective), ("0\t4711\t0\t4711", &before.1));
+        assert_eq!(permitted, before.2);
+        let failed = with_effective_user(4711, || Err::<(), _>(io::ErrorKind::Other.into()));
+        assert!(failed.is_err() && fields() == before);
+    }
 }

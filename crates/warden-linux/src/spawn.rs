@@ -1,16 +1,30 @@
 //! Starting a program the way vfork does: the child borrows this process's memory until it has become the program, so
 //! that a start costs the same however large this process is, and its failures come back as values.
+//!
+//! vfork itself would not do: from the moment at which the child has its user's id until it is the program, that user's
+//! other processes may stop it (SIGSTOP), and who has called vfork waits for ever.
 #![allow(unsafe_code)]
 
 use std::ffi::{CStr, CString, c_char, c_int, c_void};
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use rustix::process::{Pid, Signal, WaitId, WaitIdOptions};
+use rustix::thread::futex;
+use rustix::time::Timespec;
 
 use crate::limit::Limit;
 use crate::process::pointers;
 
 /// Bytes of stack that the child has until exec.
 const STACK: usize = 64 * 1024;
+
+/// How long a child may take until it is sent on its way again, in case that somebody has stopped it.
+const NUDGE: Timespec = Timespec { tv_sec: 0, tv_nsec: 20_000_000 };
+
+/// After so many times it is killed: 20 s.
+const NUDGES: u32 = 1000;
 
 /// A program and the state in which it starts.
 #[derive(Debug)]
@@ -87,15 +101,21 @@ pub fn spawn(program: &Program<'_>) -> Result<i32, SpawnError> {
     };
     let mut stack = Vec::<u128>::with_capacity(STACK / size_of::<u128>());
     let blocked = crate::signal::block_all().map_err(|source| SpawnError { stage: Stage::Clone, source })?;
-    // SAFETY: CLONE_VFORK suspends this thread until the child has ended or become a program, so `orders` and `stack`
-    // outlive the child's use of them; the stack's end is aligned as its element; all signals are blocked, so no
-    // handler runs in the child on this memory. `child` calls nothing that allocates, locks or unwinds.
+    let borrowed = AtomicU32::new(1);
+    // SAFETY: `await_end` suspends this thread until the child has ended or become a program, so `orders`, `stack` and
+    // `borrowed` outlive the child's use of them; the stack's end is aligned as its element; all signals are blocked, so
+    // no handler runs in the child on this memory. `child` calls nothing that allocates, locks or unwinds, and
+    // `await_end` nothing that sets errno, which the two share. The kernel clears `borrowed` when it lets go.
     let pid = unsafe {
         let top = stack.as_mut_ptr().add(stack.capacity()).cast::<c_void>();
-        let flags = libc::CLONE_VM | libc::CLONE_VFORK | libc::SIGCHLD;
-        libc::clone(child, top, flags, (&raw mut orders).cast())
+        let flags = libc::CLONE_VM | libc::CLONE_CHILD_CLEARTID | libc::SIGCHLD;
+        let nothing = std::ptr::null_mut::<c_void>();
+        libc::clone(child, top, flags, (&raw mut orders).cast(), nothing, nothing, borrowed.as_ptr())
     };
-    let error = io::Error::last_os_error();
+    let error = if pid == -1 { io::Error::last_os_error() } else { io::ErrorKind::Other.into() };
+    if let Some(pid) = Pid::from_raw(pid.max(0)) {
+        await_end(pid, &borrowed);
+    }
     drop(blocked);
     match (pid, orders.failure) {
         (-1, _) => Err(SpawnError { stage: Stage::Clone, source: error }),
@@ -108,16 +128,35 @@ pub fn spawn(program: &Program<'_>) -> Result<i32, SpawnError> {
     }
 }
 
+/// Waits until the child uses this process's memory no more.
+fn await_end(child: Pid, borrowed: &AtomicU32) {
+    let mut nudges = 0;
+    while borrowed.load(Ordering::Acquire) != 0 {
+        // Not private: that is how the kernel wakes who waits for this.
+        if futex::wait(borrowed, futex::Flags::empty(), 1, Some(&NUDGE)) != Err(rustix::io::Errno::TIMEDOUT) {
+            continue;
+        }
+        // The kernel does not clear it for one that dies with a core dump.
+        let ended = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
+        if matches!(rustix::process::waitid(WaitId::Pid(child), ended), Ok(Some(_))) {
+            return;
+        }
+        nudges += 1;
+        let signal = if nudges < NUDGES { Signal::CONT } else { Signal::KILL };
+        let _ = rustix::process::kill_process(child, signal);
+    }
+}
+
 fn failure(stage: Stage, errno: c_int) -> SpawnError {
     SpawnError { stage, source: io::Error::from_raw_os_error(errno) }
 }
 
 /// The child's whole life before exec.
 extern "C" fn child(orders: *mut c_void) -> c_int {
-    // SAFETY: the parent passes its `Orders` and is suspended, so this is the only reference in use.
+    // SAFETY: the parent passes its `Orders` and waits, so this is the only reference in use.
     let orders = unsafe { &mut *orders.cast::<Orders<'_>>() };
     let Err(stage) = become_program(orders);
-    // SAFETY: errno is a plain thread-local integer, which the child shares with its suspended parent.
+    // SAFETY: errno is a plain thread-local integer, which the child shares with its waiting parent.
     orders.failure = Some((stage, unsafe { *libc::__errno_location() }));
     127
 }

@@ -222,7 +222,7 @@ fn a_full_disk_is_an_error_that_names_the_path_and_how_far_the_copy_came() {
 /// into `outside`; `cp` of the tree a second time writes `planted` through the link that the first one brought out.
 #[test]
 fn links_inside_never_lead_a_copy_to_the_hosts_files() {
-    let daemon = Daemon::any();
+    let daemon = Daemon::own();
     let (base, to) = (files::directory(), files::directory());
     let secret = files::write(&base.path().join("secret"), "precious", 0o600);
     let outside = files::make_directory(&base.path().join("outside"), 0o777);
@@ -250,13 +250,17 @@ fn links_inside_never_lead_a_copy_to_the_hosts_files() {
     copy_out(&mut client, &handle, "/home/vcap/out", &text(to.path())).unwrap();
     assert_eq!(fs::read_dir(&outside).unwrap().count(), 0);
     assert_eq!(fs::read(to.path().join("out/dir/planted")).unwrap(), b"evil\n");
+    // By the host's names the same copy goes through the same link.
+    let layer = daemon.depot(&client.id(&handle)).join("tmp/rootfs");
+    fs::copy(from, layer.join("tmp/target/file")).unwrap();
+    assert_eq!(fs::read(outside.join("file")).unwrap(), b"copied");
 }
 
 /// Unprotected: a walk that looks at a path and then opens the same path again (lstat, then open) reads the host's token
 /// whenever the link stands between the two; opened from outside, the link means the host's file.
 #[test]
 fn a_tree_that_changes_while_it_is_copied_never_leads_outside() {
-    let daemon = Daemon::any();
+    let daemon = Daemon::own();
     let (base, to) = (files::directory(), files::directory());
     let outside = files::make_directory(&base.path().join("outside"), 0o777);
     files::write(&outside.join("token"), "precious", 0o600);
@@ -278,6 +282,11 @@ fn a_tree_that_changes_while_it_is_copied_never_leads_outside() {
             assert_eq!(token, b"harmless\n");
         }
     }
+    // By the host's names there is the secret to be read, now and then.
+    let token = daemon.depot(&client.id(&handle)).join("tmp/rootfs/home/vcap/r/d/token");
+    eventually("a reader outside is led astray", 20, || {
+        fs::read(&token).is_ok_and(|read| read == b"precious")
+    });
     client.kill(&handle);
 }
 

@@ -81,7 +81,7 @@ fn links_of_an_image_lead_nowhere_on_the_host() {
 #[test]
 fn a_bind_through_links_of_the_image_stays_inside() {
     let daemon = Daemon::own();
-    let (_base, rootfs, victim) = scene();
+    let (base, rootfs, victim) = scene();
     symlink(&victim, rootfs.join("absolute")).unwrap();
     let up = Path::new("../../../../../../../..").join(victim.strip_prefix("/").unwrap());
     symlink(up, rootfs.join("relative")).unwrap();
@@ -105,6 +105,14 @@ fn a_bind_through_links_of_the_image_stays_inside() {
         assert_eq!(files::snapshot(&victim), before, "a bind at {destination} reached the host");
     }
     assert!(warden_tests::kernel::mounts_of(victim.to_str().unwrap()).is_empty());
+    // By the host's names the same links lead a bind to the victim, in mounts that only this command sees.
+    for link in ["absolute", "relative"] {
+        let script = "mount --bind \"$1/source\" \"$1/rootfs/$2\" && cat \"$1/victim/file\"";
+        let words = ["--mount", "--propagation", "private", "sh", "-c", script, "sh"];
+        let base = base.path().to_str().unwrap();
+        let said = warden_tests::programs::host("unshare", &[&words[..], &[base, link]].concat());
+        assert_eq!(said, "bound", "{link}");
+    }
 }
 
 #[test]

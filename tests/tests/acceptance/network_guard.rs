@@ -78,7 +78,32 @@ while True: print(s.recv(100).decode(), flush=True)
         "import socket; socket.socket(socket.AF_INET, socket.SOCK_DGRAM).sendto(b'own', ('127.0.0.1', 8001))",
     ]));
     assert_eq!(lines.next().unwrap().unwrap(), "own");
+
+    // Without what holds each of them back, the same packets arrive: while the daemon sleeps, which would repair it.
+    let daemon = world.daemon.pid();
+    warden_tests::kernel::signal(daemon, rustix::process::Signal::STOP);
+    let init = std::fs::read_to_string(world.daemon.depot(&id).join("run/wshd.pid")).unwrap();
+    run(world.host("nft").args(["flush chain inet warden from-container"]));
+    let attack = to_loopback(&format!("w-{id}-1"), &gateway, &own, 8001);
+    let mut inside = std::process::Command::new("nsenter");
+    inside.arg(format!("--net=/proc/{}/ns/net", init.trim())).args(["python3", "-c", &attack]);
+    assert_eq!(run(&mut inside), "sent\n");
+    assert_eq!(lines.next().unwrap().unwrap(), "attack", "it is the rule that drops a container's");
+    run(world.host("sh").args(["-c", "echo 1 >/proc/sys/net/ipv4/conf/out0/route_localnet"]));
+    run(world.host("python3").args(["-c", SAY_END]));
+    while lines.next().unwrap().unwrap() != "end" {}
+    let attack = to_loopback("net0", mac, INTERNET[0], 8001);
+    assert_eq!(run(world.internet("python3").args(["-c", &attack])), "sent\n");
+    assert_eq!(
+        lines.next().unwrap().unwrap(),
+        "attack",
+        "it is that loopback is routed for containers alone"
+    );
+    warden_tests::kernel::signal(daemon, rustix::process::Signal::CONT);
 }
+
+const SAY_END: &str =
+    "import socket; socket.socket(socket.AF_INET, socket.SOCK_DGRAM).sendto(b'end', ('127.0.0.1', 8001))";
 
 #[test]
 fn a_source_of_ipv6_that_is_not_the_containers_own_is_dropped() {

@@ -13,7 +13,7 @@ use std::path::Path;
 use warden_linux::process::{self, ForkOptions, Namespaces};
 use warden_linux::{file, namespace};
 
-use super::inside::{self, Detached};
+use super::inside::{self, Progress};
 use super::plan::Furnishing;
 use super::{ECHILD, Init, SetupError, outside};
 use crate::spec::Spec;
@@ -78,10 +78,10 @@ impl Helper {
             namespace::join_user(ids).map_err(enter("the user namespace"))?;
         }
         namespace::leave_mounts().map_err(enter("a copy of the mounts"))?;
-        let mut detached = Detached::new();
-        inside::go_on(&self.plan.taken, &mut detached)?;
+        let mut progress = Progress::default();
+        inside::go_on(&self.plan.taken, &mut progress)?;
         namespace::join_mounts(self.mounts.as_fd()).map_err(enter("the container's mounts"))?;
         process::set_ids(0, 0).map_err(|error| SetupError::new("become", "the container's root", &error))?;
-        inside::go_on(&self.plan.inside, &mut detached)
+        inside::go_on(&self.plan.inside, &mut progress)
     }
 }

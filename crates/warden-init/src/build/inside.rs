@@ -12,51 +12,65 @@ use warden_linux::mount::{self, MountFlags};
 use warden_linux::{file, namespace, network, process};
 
 use super::SetupError;
+use super::generated::Layers;
 use super::plan::{Create, Inside};
 use crate::accounts::{self, Identity};
 use crate::confinement::Confinement;
 use crate::spec::{InsideFile, User};
 
-/// Mounts that were created or taken and not attached yet.
-pub(super) type Detached = HashMap<String, OwnedFd>;
+/// What earlier steps have left to later ones.
+#[derive(Debug, Default)]
+pub(super) struct Progress {
+    /// Mounts that were created or taken and not attached yet.
+    detached: HashMap<String, OwnedFd>,
+    /// The files and the user stand in a layer of their own.
+    generated: bool,
+}
 
 /// Does all steps.
 pub(super) fn carry_out(steps: &[Inside]) -> Result<(), SetupError> {
-    go_on(steps, &mut Detached::new())
+    go_on(steps, &mut Progress::default())
 }
 
-/// Does further steps with what earlier ones have left detached.
-pub(super) fn go_on(steps: &[Inside], detached: &mut Detached) -> Result<(), SetupError> {
+/// Does further steps.
+pub(super) fn go_on(steps: &[Inside], progress: &mut Progress) -> Result<(), SetupError> {
     for step in steps {
-        carry_out_one(step, detached)
+        carry_out_one(step, progress)
             .map_err(|error| SetupError::new(step.words(), step.object(), &error))?;
     }
     Ok(())
 }
 
-fn carry_out_one(step: &Inside, detached: &mut Detached) -> io::Result<()> {
+fn carry_out_one(step: &Inside, progress: &mut Progress) -> io::Result<()> {
     match step {
         Inside::BecomeRoot => become_root(),
+        Inside::Generate { files, user } => {
+            let layers = Layers { image: Path::new("lower"), generated: Path::new("generated") };
+            progress.generated = layers.fill(files, user)?;
+            Ok(())
+        }
         Inside::MountRoot { options } => mount_root(options),
         Inside::Create(create) => {
-            detached.insert(create.name.into(), create_mount(create)?);
+            progress.detached.insert(create.name.into(), create_mount(create)?);
             Ok(())
         }
         Inside::Take { name, recursive } => {
-            detached.insert(name.clone(), mount::copy(Path::new(name), *recursive)?);
+            progress.detached.insert(name.clone(), mount::copy(Path::new(name), *recursive)?);
             Ok(())
         }
         Inside::Pivot => mount::pivot_into(Path::new("root")),
         Inside::SetHostname(name) => namespace::set_hostname(name.as_bytes()),
         Inside::RaiseLoopback => network::set_up(c"lo"),
+        Inside::MakeUser(_) | Inside::WriteFile(_) if progress.generated => Ok(()),
         Inside::MakeUser(user) => make_user(user),
         Inside::MakeDirectory { path, mode } => make_directory(Path::new(path), *mode),
-        Inside::Attach { name, path, follow } => match detached.remove(name) {
+        Inside::Attach { name, path, follow } => match progress.detached.remove(name) {
             Some(tree) => attach(tree.as_fd(), path, *follow),
             None => Ok(()),
         },
         Inside::Cover { path, by } => cover(Path::new(path), Path::new(by)),
         Inside::Protect { path } => protect(Path::new(path)),
+        Inside::Lock { paths } => super::lock::lock(&paths.map(Path::new)),
         Inside::Link { path, target } => std::os::unix::fs::symlink(target, path),
         Inside::WriteFile(file) => write_file(file),
     }
@@ -149,7 +163,7 @@ fn make_directory(path: &Path, mode: u32) -> io::Result<()> {
 }
 
 /// Writes a file anew: what an image has there, such as a link to somewhere else, is replaced and not written to.
-fn write_file(file: &InsideFile) -> io::Result<()> {
+pub(super) fn write_file(file: &InsideFile) -> io::Result<()> {
     let path = file.path.as_path();
     let open = || OpenOptions::new().write(true).create_new(true).mode(0o600).open(path);
     let mut opened = match open() {

@@ -92,7 +92,15 @@ pub struct Stage {
 pub enum Inside {
     /// Takes the ids of the container's root, and a session of its own.
     BecomeRoot,
-    /// Mounts the overlay of the lower and the writable layer.
+    /// Writes the files and the user into the layer between the image's and the writable one, where the image lets them be
+    /// there; then the steps that write them later do nothing.
+    Generate {
+        /// The files.
+        files: Vec<InsideFile>,
+        /// The user.
+        user: User,
+    },
+    /// Mounts the overlay of the layers.
     MountRoot {
         /// Its options, all names of which are relative: /proc/mounts inside shows them.
         options: CString,
@@ -141,6 +149,11 @@ pub enum Inside {
     Protect {
         /// The path.
         path: &'static str,
+    },
+    /// Makes fast what is mounted at these paths, and below them: nobody inside can take any of it away.
+    Lock {
+        /// The paths.
+        paths: [&'static str; 2],
     },
     /// Makes a symbolic link.
     Link {
@@ -300,9 +313,11 @@ fn outside(spec: &Spec, directory: &Path, staged: &[Staged]) -> Vec<Outside> {
         Outside::MakeDirectory("root"),
         Outside::MakeDirectory("dev"),
         Outside::MakeDirectory("empty"),
+        Outside::MakeDirectory("generated"),
     ];
     // The container's root makes links and sockets in /dev; its nodes belong to the host's.
-    steps.extend(spec.ids.map(|ids| Outside::Give { name: "dev", owner: ids.host_start }));
+    let give = |name| spec.ids.map(|ids| Outside::Give { name, owner: ids.host_start });
+    steps.extend(["dev", "generated"].into_iter().filter_map(give));
     // Before the cgroups, whose devices controller lets nobody make nodes.
     steps.extend(DEVICES.map(|(name, major, minor)| Outside::MakeNode { name, major, minor }));
     steps.extend(spec.cgroups.iter().filter_map(|cgroup| match cgroup {
@@ -321,7 +336,11 @@ fn outside(spec: &Spec, directory: &Path, staged: &[Staged]) -> Vec<Outside> {
 }
 
 fn inside(spec: &Spec, staged: &[Staged]) -> Vec<Inside> {
-    let mut steps = vec![Inside::BecomeRoot, Inside::MountRoot { options: overlay_options(spec) }];
+    let mut steps = vec![
+        Inside::BecomeRoot,
+        Inside::Generate { files: spec.files.clone(), user: spec.user.clone() },
+        Inside::MountRoot { options: overlay_options(spec) },
+    ];
     // Made while the host's own are still in sight: in a user namespace the kernel grants a new proc or sysfs only to
     // who sees a whole one already.
     steps.extend(own_file_systems().map(Inside::Create));
@@ -350,15 +369,27 @@ fn inside(spec: &Spec, staged: &[Staged]) -> Vec<Inside> {
         steps.extend(paths::MASKED_DIRECTORIES.map(cover(paths::FIRST_MASKED_DIRECTORY)));
         steps.extend(paths::MASKED_FILES.map(cover("/dev/null")));
     }
+    steps.extend(lock(spec));
     steps.extend(attach(staged));
     steps
 }
 
+/// Only where root inside keeps the capability to unmount: it costs a process. Without a user namespace that root could
+/// mount another /proc, and locks would be for show.
+fn lock(spec: &Spec) -> Option<Inside> {
+    let confinement = spec.confinement;
+    let covered = confinement.masked_paths || confinement.read_only_paths;
+    let wanted = covered && !confinement.capabilities && spec.ids.is_some();
+    wanted.then_some(Inside::Lock { paths: ["/proc", "/sys"] })
+}
+
 fn overlay_options(spec: &Spec) -> CString {
-    let options = c"lowerdir=lower,upperdir=writable/rootfs,workdir=writable/work";
+    let options = c"lowerdir=generated:lower,upperdir=writable/rootfs,workdir=writable/work";
     match spec.ids {
         // trusted.* attributes, the default, are beyond a user namespace.
-        Some(_) => c"lowerdir=lower,upperdir=writable/rootfs,workdir=writable/work,userxattr".into(),
+        Some(_) => {
+            c"lowerdir=generated:lower,upperdir=writable/rootfs,workdir=writable/work,userxattr".into()
+        }
         None => options.into(),
     }
 }
@@ -415,6 +446,7 @@ impl Inside {
     pub fn words(&self) -> &'static str {
         match self {
             Self::BecomeRoot => "become",
+            Self::Generate { .. } => "write the files of",
             Self::MountRoot { .. } => "mount the root file system",
             Self::Create(_) => "create the file system",
             Self::Take { .. } => "copy the staged mount",
@@ -426,6 +458,7 @@ impl Inside {
             Self::Attach { .. } => "mount at",
             Self::Cover { .. } => "cover",
             Self::Protect { .. } => "make read-only",
+            Self::Lock { .. } => "lock",
             Self::Link { .. } => "make the link",
             Self::WriteFile(_) => "write",
         }
@@ -435,6 +468,7 @@ impl Inside {
     pub fn object(&self) -> ByteString {
         match self {
             Self::BecomeRoot => "the container's root".into(),
+            Self::Generate { user, .. } => user.name.as_str().into(),
             Self::MountRoot { options } => ByteString(options.to_bytes().to_vec()),
             Self::Create(create) => ByteString(create.kind.to_bytes().to_vec()),
             Self::Take { name, .. } | Self::SetHostname(name) => name.as_str().into(),
@@ -445,6 +479,7 @@ impl Inside {
             | Self::Cover { path, .. }
             | Self::Protect { path }
             | Self::Link { path, .. } => (*path).into(),
+            Self::Lock { paths } => paths.join(" and ").as_str().into(),
             Self::Attach { path, .. } => path.as_path().into(),
             Self::WriteFile(file) => file.path.clone(),
         }

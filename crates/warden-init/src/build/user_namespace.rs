@@ -1,4 +1,8 @@
 //! A user namespace as a descriptor.
+//!
+//! Whatever the kernel counts for a user of such a namespace (inotify instances, pending signals, bytes in message queues,
+//! namespaces) it counts for the user who made the namespace, too. Were that root, one container that takes all would
+//! leave nothing to the others and to the host's root: so each is made by a user of its own.
 
 use std::fs::File;
 use std::io;
@@ -18,7 +22,9 @@ pub(super) fn create(ids: IdRange) -> Result<OwnedFd, SetupError> {
 fn map(ids: IdRange) -> io::Result<OwnedFd> {
     let maker = process::id();
     let options = ForkOptions { namespaces: Namespaces::NEWUSER, ..ForkOptions::default() };
-    let helper = process::fork(options, || wait_to_be_killed(maker))?;
+    // The container's own root, by its host id; nobody on the host has that.
+    let helper =
+        process::with_effective_user(ids.host_start, || process::fork(options, || wait_to_be_killed(maker)))?;
     let namespace = write_maps(helper.pid, ids);
     process::kill_by_pidfd(helper.pidfd.as_fd())?;
     process::wait(helper.pidfd.as_fd())?;

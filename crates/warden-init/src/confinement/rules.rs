@@ -1,12 +1,16 @@
 //! What is answered to each system call: groups, each with its reason.
 //!
 //! Equivalent to Docker's default profile (of 2026, moby/profiles), with these differences: unshare takes CAP_SYS_ADMIN
-//! as setns does; TIOCSTI and TIOCLINUX are refused; what the kernel got after this list was made does not exist, where
+//! as setns does; TIOCSTI, TIOCLINUX and AF_RXRPC are refused; what the kernel got after this list was made does not exist, where
 //! Docker refuses it, because C libraries fall back on the one answer and fail on the other. Every call of
 //! `numbers.rs` is in exactly one group.
 
 use super::capabilities::Capabilities;
 use super::capabilities::Capability::{self, *};
+
+const AF_RXRPC: u32 = 33;
+const AF_ALG: u32 = 38;
+const AF_VSOCK: u32 = 40;
 
 /// CLONE_NEWNS, NEWCGROUP, NEWUTS, NEWIPC, NEWUSER, NEWPID and NEWNET.
 const NEW_NAMESPACES: u32 = 0x7e02_0000;
@@ -102,8 +106,11 @@ pub const GROUPS: &[Group] = &[
         names: &["personality"],
     },
     Group {
-        reason: "Sockets, but for those to the hypervisor (AF_VSOCK), which no namespace holds back.",
-        answer: Answer::AllowIf(Condition::NotIn { argument: 0, values: &[40] }),
+        reason: "Sockets, but for those to the hypervisor (AF_VSOCK), which no namespace holds back, and of two \
+                 families by which programs wrote to files that they may only read: the kernel's ciphers (AF_ALG, \
+                 CVE-2026-31431) and AFS's calls (AF_RXRPC, CVE-2026-43500). The host's own /usr is such a file \
+                 tree: the pages of its programs are the host's.",
+        answer: Answer::AllowIf(Condition::NotIn { argument: 0, values: &[AF_RXRPC, AF_ALG, AF_VSOCK] }),
         names: &["socket"],
     },
     Group {
@@ -287,7 +294,7 @@ pub const GROUPS: &[Group] = &[
     },
     Group {
         reason: "Sockets that exist. 32-bit x86 makes them by socketcall too, whose arguments are in memory: \
-                 there AF_VSOCK is not held back.",
+                 there no family is held back.",
         answer: Answer::Allow,
         names: &[
             "accept",

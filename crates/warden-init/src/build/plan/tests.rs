@@ -125,13 +125,27 @@ fn files_are_written_before_any_mount_could_take_them() {
 }
 
 #[test]
+fn files_are_generated_before_the_layers_are_one_and_again_where_they_were_not() {
+    let plan = plan(&spec());
+    let Inside::Generate { files, user } = &plan.inside[1] else { panic!("{:?}", plan.inside) };
+    assert!(matches!(plan.inside[2], Inside::MountRoot { .. }));
+    assert!(plan.outside.contains(&Outside::Give { name: "generated", owner: 1 << 20 }));
+    let later = plan.inside.iter().filter_map(|step| match step {
+        Inside::WriteFile(file) => Some(file),
+        _ => None,
+    });
+    assert_eq!(files.iter().collect::<Vec<_>>(), later.collect::<Vec<_>>());
+    assert!(plan.inside.contains(&Inside::MakeUser(user.clone())));
+}
+
+#[test]
 fn the_root_names_no_path_of_the_host() {
     let mut spec = spec();
-    let options = |spec: &Spec| match &plan(spec).inside[1] {
+    let options = |spec: &Spec| match &plan(spec).inside[2] {
         Inside::MountRoot { options } => options.to_str().unwrap().to_owned(),
         other => panic!("{other:?}"),
     };
-    let plain = "lowerdir=lower,upperdir=writable/rootfs,workdir=writable/work";
+    let plain = "lowerdir=generated:lower,upperdir=writable/rootfs,workdir=writable/work";
     assert_eq!(options(&spec), format!("{plain},userxattr"));
     spec.ids = None;
     assert_eq!(options(&spec), plain);
@@ -185,4 +199,30 @@ fn what_is_confined_is_covered_last_and_without_a_superblock_of_its_own() {
     let restricts = |step: &Inside| matches!(step, Inside::Cover { .. } | Inside::Protect { .. });
     assert!(!loose.inside.iter().any(restricts));
     assert_eq!(loose.inside.len() + 2, confined.inside.iter().filter(|step| !restricts(step)).count());
+}
+
+#[test]
+fn covers_are_locked_where_root_could_take_them_away_and_another_proc_could_not_be_mounted() {
+    let locks = |change: fn(&mut Spec)| {
+        let mut spec = spec();
+        change(&mut spec);
+        plan(&spec).inside.iter().filter(|step| matches!(step, Inside::Lock { .. })).count()
+    };
+    assert_eq!(locks(|_| {}), 0, "it costs a process");
+    assert_eq!(locks(|spec| spec.confinement.capabilities = false), 1);
+    assert_eq!(
+        locks(|spec| {
+            spec.confinement.capabilities = false;
+            spec.ids = None;
+        }),
+        0
+    );
+    assert_eq!(locks(|spec| spec.confinement = Confinement::NONE), 0, "there is nothing to lock");
+    let mut loose = spec();
+    loose.confinement.capabilities = false;
+    let plan = plan(&loose);
+    let lock = position(&plan, |step| matches!(step, Inside::Lock { .. }));
+    let covers =
+        plan.inside.iter().rposition(|step| matches!(step, Inside::Cover { .. } | Inside::Protect { .. }));
+    assert!(covers.unwrap() < lock);
 }
