@@ -18,12 +18,15 @@ pub mod kernel;
 pub mod programs;
 mod random;
 pub mod transfer;
+mod undying;
 mod wait;
 pub mod world;
+pub mod xfs;
 
 pub use births::{Births, Midwife};
 pub use config::{ALL_PRIVILEGES, Config, NOTHING_AHEAD};
 pub use connection::{Connection, Output, Streamed};
 pub use daemon::Daemon;
 pub use random::Random;
-pub use wait::{eventually, within};
+pub use undying::Undying;
+pub use wait::{crowd, eventually, within};

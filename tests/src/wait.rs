@@ -13,6 +13,12 @@ pub(crate) fn patience() -> u32 {
     *FACTOR
 }
 
+/// How many containers are a crowd: a hundred, or `WARDEN_TEST_CROWD`, for machines that are interpreted.
+pub fn crowd() -> usize {
+    let number = std::env::var("WARDEN_TEST_CROWD").unwrap_or_else(|_| "100".to_owned());
+    number.parse().expect("WARDEN_TEST_CROWD is a whole number")
+}
+
 /// Waits until `happened`, at most `seconds` times the machine's factor; panics with `what` when it does not happen.
 #[track_caller]
 pub fn eventually(what: &str, seconds: u64, mut happened: impl FnMut() -> bool) {

@@ -1,5 +1,6 @@
 //! A daemon with something outside of it: "the internet", a second network namespace that a process of the test holds.
 
+use std::fs;
 use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, Stdio};
 
@@ -7,7 +8,11 @@ use warden_protocol::messages::RunRequest;
 
 use crate::connection::Connection;
 use crate::daemon::Daemon;
+use crate::wait::eventually;
 
+/// What runs the programs below, inside and outside: by its path, for what PATH finds first may be a script that takes
+/// a hundred times as long to start it.
+pub const PYTHON: &str = "/usr/bin/python3";
 /// The internet's addresses.
 pub const INTERNET: [&str; 2] = ["192.0.2.2", "2001:db8::2"];
 /// The host's addresses there.
@@ -149,81 +154,53 @@ pub struct Echo {
 }
 
 impl Echo {
-    /// Serves `STREAM` or `DGRAM` in the namespace of a command that will run python.
+    /// Serves each of these `STREAM` or `DGRAM` and ports in the namespace of a command that will run python.
     #[track_caller]
-    pub fn start(mut command: Command, kind: &str, port: u16) -> Self {
-        command.args(["-c", &serving(kind, "::", port, "print('ready', flush=True)")]).stdout(Stdio::piped());
+    pub fn start(mut command: Command, places: &[(&str, u16)]) -> Self {
+        command.args(["-c", &serving(places)]).stdout(Stdio::piped());
         let mut child = command.spawn().unwrap();
         await_line(&mut child);
         Self { _serving: Kept(child) }
     }
 }
 
-/// A program in python that serves both families at a port, and says with `ready` when it does.
-pub fn serving(kind: &str, address: &str, port: u16, ready: &str) -> String {
-    format!(
-        r#"
-import socket
-s = socket.socket(socket.AF_INET6, socket.SOCK_{kind})
-s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-s.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
-s.bind(("{address}", {port}))
-name = lambda peer: peer[0].removeprefix("::ffff:").encode()
-if "{kind}" == "STREAM": s.listen(100)
-{ready}
-while True:
-    if "{kind}" == "STREAM":
-        c, peer = s.accept()
-        try: c.sendall(name(peer)); c.close()
-        except OSError: pass
-    else:
-        data, peer = s.recvfrom(100); s.sendto(name(peer), peer)
-"#
-    )
+/// The programs of echoes, in python.
+const PROGRAMS: &str = include_str!("echo.py");
+
+/// A question to an echo: `STREAM` or `DGRAM`, its address and its port.
+pub type Question<'a> = (&'a str, &'a str, u32);
+
+/// A program that serves both families at ports, and says with `ready` when it does.
+fn serving(places: &[(&str, u16)]) -> String {
+    let places: String = places.iter().map(|(kind, port)| format!("(\"{kind}\", {port}), ")).collect();
+    format!("{PROGRAMS}\nserve([{places}])\n")
 }
 
-/// A program in python that asks an echo, and prints the address that it saw, or "failed".
-pub fn asking(kind: &str, address: &str, port: u32) -> String {
-    format!(
-        r#"
-import socket
-s = socket.socket(socket.AF_INET6 if ":" in "{address}" else socket.AF_INET, socket.SOCK_{kind}); s.settimeout(1.5)
-try:
-    s.connect(("{address}", {port})); s.send(b"x") if "{kind}" == "DGRAM" else None
-    print(s.recv(100).decode())
-except OSError as e: print("failed")
-"#
-    )
+/// A program that asks echoes, all at once, and prints for each the address that it saw, or "failed".
+fn asking(questions: &[Question<'_>]) -> String {
+    let list = |(kind, address, port): &Question<'_>| format!("(\"{kind}\", \"{address}\", {port}), ");
+    format!("{PROGRAMS}\nask([{}])\n", questions.iter().map(list).collect::<String>())
 }
 
-/// A program in python that sends an ICMP message of this type and prints the type of the answer, or "failed".
-///
-/// It is long enough for every kind of question.
-pub fn pinging(address: &str, kind: u8) -> String {
-    format!(
-        r#"
-import socket, struct, time
-v6 = ":" in "{address}"
-s = socket.socket(socket.AF_INET6, socket.SOCK_RAW, socket.IPPROTO_ICMPV6) if v6 else socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_ICMP)
-s.settimeout(0.3)
-body = struct.pack("!HH", 77, 1) + bytes(12)
-packet = lambda check: struct.pack("!BBH", {kind}, 0, check) + body
-words = sum(struct.unpack("!10H", packet(0)))
-while words >> 16: words = (words & 0xffff) + (words >> 16)
-try:
-    s.sendto(packet(~words & 0xffff), ("{address}", 0))
-    end = time.time() + 1.5
-    answer = "failed"
-    while time.time() < end:
-        try: data, peer = s.recvfrom(2000)
-        except socket.timeout: continue
-        data = data if v6 else data[(data[0] & 15) * 4:]
-        if peer[0] == "{address}" and data[0] not in (1, 3, {kind}) and data[4:6] == body[:2]:
-            answer = str(data[0]); break
-    print(answer)
-except OSError: print("failed")
-"#
-    )
+/// A program that sends ICMP messages, all at once, and prints the type of each answer, or "failed".
+fn pinging(questions: &[(&str, u8)]) -> String {
+    let list: String = questions.iter().map(|(address, kind)| format!("(\"{address}\", {kind}), ")).collect();
+    format!("{PROGRAMS}\nping([{list}])\n")
+}
+
+fn lines(text: &str) -> Vec<String> {
+    text.lines().map(str::to_owned).collect()
+}
+
+/// A job that runs a program in python.
+fn job(program: &str) -> String {
+    format!("{PYTHON} - <<'END'\n{program}\nEND\n")
+}
+
+/// Asks echoes from a container, all at once: what each of them saw, or "failed".
+#[track_caller]
+pub fn all_from_container(client: &mut Connection, handle: &[u8], questions: &[Question<'_>]) -> Vec<String> {
+    lines(&client.text(handle, job(&asking(questions))))
 }
 
 /// Asks an echo from a container.
@@ -235,14 +212,31 @@ pub fn from_container(
     address: &str,
     port: u32,
 ) -> String {
-    let script = format!("/usr/bin/python3 - <<'END'\n{}\nEND\n", asking(kind, address, port));
-    client.text(handle, &script).trim().to_owned()
+    all_from_container(client, handle, &[(kind, address, port)]).remove(0)
+}
+
+/// Asks echoes from the namespace of a command that will run python, all at once.
+#[track_caller]
+pub fn all_from(mut command: Command, questions: &[Question<'_>]) -> Vec<String> {
+    lines(&run(command.args(["-c", &asking(questions)])))
 }
 
 /// Asks an echo from the namespace of a command that will run python.
 #[track_caller]
-pub fn from(mut command: Command, kind: &str, address: &str, port: u32) -> String {
-    run(command.args(["-c", &asking(kind, address, port)])).trim().to_owned()
+pub fn from(command: Command, kind: &str, address: &str, port: u32) -> String {
+    all_from(command, &[(kind, address, port)]).remove(0)
+}
+
+/// Sends ICMP messages of these types to these addresses as a container's root: the type of each answer, or "failed".
+#[track_caller]
+pub fn ping_from_container(client: &mut Connection, handle: &[u8], questions: &[(&str, u8)]) -> Vec<String> {
+    lines(&python_as_root(client, handle, &pinging(questions)))
+}
+
+/// The same from the namespace of a command that will run python.
+#[track_caller]
+pub fn ping_from(mut command: Command, questions: &[(&str, u8)]) -> Vec<String> {
+    lines(&run(command.args(["-c", &pinging(questions)])))
 }
 
 /// Runs a program in python as a container's root, and gives what it prints.
@@ -250,7 +244,7 @@ pub fn from(mut command: Command, kind: &str, address: &str, port: u32) -> Strin
 pub fn python_as_root(client: &mut Connection, handle: &[u8], program: &str) -> String {
     let answer = client.must(RunRequest {
         handle: Some(handle.to_vec()),
-        script: Some(format!("/usr/bin/python3 - <<'END'\n{program}\nEND\n").into_bytes()),
+        script: Some(job(program).into_bytes()),
         privileged: Some(true),
         ..RunRequest::default()
     });
@@ -260,11 +254,11 @@ pub fn python_as_root(client: &mut Connection, handle: &[u8], program: &str) -> 
     out.trim().to_owned()
 }
 
-/// Starts an echo of `STREAM` or `DGRAM` inside a container.
+/// Starts echoes inside a container, each `STREAM` or `DGRAM` at its port.
 #[track_caller]
-pub fn echo_inside(client: &mut Connection, handle: &[u8], kind: &str, port: u16) {
-    let mark = format!("/tmp/ready-{kind}-{port}");
-    let program = serving(kind, "::", port, &format!("open('{mark}', 'w').close()"));
-    client.spawn(handle, format!("exec /usr/bin/python3 - >/dev/null 2>&1 <<'END'\n{program}\nEND\n"));
-    client.text(handle, format!("while [ ! -e {mark} ]; do sleep 0.05; done"));
+pub fn echo_inside(client: &mut Connection, handle: &[u8], places: &[(&str, u16)]) {
+    let started = client.spawn(handle, format!("exec {}", job(&serving(places))));
+    let container = String::from_utf8(client.info(handle).container_path.unwrap()).unwrap();
+    let output = format!("{container}/jobs/{started}/stdout");
+    eventually("the echoes serve", 20, || fs::read(&output).is_ok_and(|text| text == b"ready\n"));
 }

@@ -20,6 +20,7 @@ use crate::network::connections::Connections;
 use crate::network::forwards::Forwards;
 use crate::network::interfaces::{group, names};
 use crate::network::repair::Repairs;
+use crate::network::senders::Senders;
 use crate::network::state::{Departed, State};
 use crate::network::table::PoolNetworks;
 use crate::pool::lock;
@@ -38,6 +39,7 @@ mod reaper;
 mod records;
 mod repair;
 mod rule;
+mod senders;
 pub(crate) mod stale;
 mod state;
 mod table;
@@ -62,6 +64,7 @@ pub(crate) struct Network {
     /// Takes the names of interfaces that shall be gone.
     reaper: mpsc::Sender<String>,
     connections: Connections,
+    senders: Senders,
     /// Since the table is ours.
     repairs: OnceLock<Repairs>,
 }
@@ -92,6 +95,7 @@ impl Network {
             mtu: settings.firewall.mtu,
             reaper: reaper::start()?,
             connections: Connections::start()?,
+            senders: Senders::open()?,
             repairs: OnceLock::new(),
         })
     }
@@ -219,8 +223,10 @@ impl Network {
         }
         state.map(id, mapping).map_err(failed)?;
         state.forwards.keep(mapping.protocol, reserved);
+        let ipv6 = state.pool.v6.is_some();
+        drop(state);
         if mapping.protocol == Transport::Udp {
-            state.forget_udp(mapping.host_port);
+            self.senders.forget(mapping.host_port, ipv6);
         }
         Ok((mapping.host_port, mapping.container_port))
     }

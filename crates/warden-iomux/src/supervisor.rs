@@ -374,7 +374,16 @@ impl Supervisor {
         let ending = process::wait(init.pidfd());
         if init.ready_pid().is_none() && !self.adopting {
             eprintln!("iomux: the container's init ended before it served: {ending:?}");
-            self.tell(&Event::SetupFailed { step: "run".into(), object: "the init".into(), errno: ECHILD });
+            let object = match ending {
+                Ok(process::Ending::Code(code)) => format!("the init, which ended with status {code}"),
+                Ok(process::Ending::Signal(signal)) => format!("the init, which signal {signal} killed"),
+                Err(_) => "the init".to_owned(),
+            };
+            self.tell(&Event::SetupFailed {
+                step: "run".into(),
+                object: object.as_str().into(),
+                errno: ECHILD,
+            });
         }
         self.end_all();
     }

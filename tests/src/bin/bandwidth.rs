@@ -5,6 +5,7 @@ use std::process::ExitCode;
 
 use warden_protocol::messages::LimitBandwidthRequest;
 use warden_tests::Daemon;
+use warden_tests::world::PYTHON;
 
 /// Bytes per second: 10, 40 and 100 Mbit.
 const RATES: [u64; 3] = [1_250_000, 5_000_000, 12_500_000];
@@ -84,7 +85,7 @@ fn main() -> ExitCode {
 
 /// Seconds that so many bytes take on their way.
 fn transfer(daemon: &Daemon, address: &str, way: &str, length: u64) -> f64 {
-    let mut command = daemon.in_its_network("python3");
+    let mut command = daemon.in_its_network(PYTHON);
     let output = command.args(["-c", OUTSIDE, address, way, &length.to_string()]).output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     String::from_utf8(output.stdout).unwrap().trim().parse().unwrap()

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 use warden_protocol::messages::*;
+use warden_tests::world::PYTHON;
 use warden_tests::{Connection, Daemon};
 
 /// Requests of each kind that are measured.
@@ -118,7 +119,7 @@ impl World {
             "import socket\ns = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); s.bind(('{INTERNET}', 7000))\n\
              while True:\n    data, peer = s.recvfrom(100); s.sendto(data, peer)\n"
         );
-        let echo = outside("python3").args(["-c", &script]).stdin(Stdio::null()).spawn().unwrap();
+        let echo = outside(PYTHON).args(["-c", &script]).stdin(Stdio::null()).spawn().unwrap();
         Self { name, echo }
     }
 
@@ -171,7 +172,7 @@ print(best / ({ROUNDS} // 5) * 1e6)
     );
     let pid = fs::read_to_string(daemon.depot(id).join("run/wshd.pid")).unwrap();
     let mut command = Command::new("nsenter");
-    command.arg(format!("--net=/proc/{}/ns/net", pid.trim())).args(["python3", "-c", &script]);
+    command.arg(format!("--net=/proc/{}/ns/net", pid.trim())).args([PYTHON, "-c", &script]);
     run(&mut command).trim().parse().unwrap()
 }
 

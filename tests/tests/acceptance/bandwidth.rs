@@ -3,6 +3,7 @@
 use std::process::Command;
 
 use warden_protocol::messages::*;
+use warden_tests::world::PYTHON;
 use warden_tests::{Connection, Daemon, NOTHING_AHEAD, eventually};
 
 const UNLIMITED: u64 = 4_294_967_295;
@@ -113,7 +114,7 @@ print(len(s.recv({LENGTH}, socket.MSG_WAITALL)), s.getsockname()[0])
     );
     let sent = |end: &str| of_bucket(&daemon, &format!("w-{id}-{end}"), "bytes").unwrap();
     let before = [sent("0"), sent("2")];
-    let answer = run(daemon.in_its_network("python3").args(["-c", &script]));
+    let answer = run(daemon.in_its_network(PYTHON).args(["-c", &script]));
     let host = String::from_utf8(client.info(&handle).host_ip.unwrap()).unwrap();
     assert_eq!(answer, format!("{LENGTH} {host}\n"), "the way round changes nothing");
     let after = [sent("0"), sent("2")];

@@ -91,8 +91,8 @@ fn info_tells_state_addresses_path_and_use() {
     let daemon = Daemon::own();
     let mut client = daemon.connect();
     let handle = client.create();
-    let job = client.spawn(&handle, "x=$(head -c 3000000 /dev/zero | tr '\\0' a); while :; do :; done");
-    client.run(&handle, "i=0; while [ $i -lt 200000 ]; do i=$((i+1)); done");
+    let job = client.spawn(&handle, "x=$(head -c 3000000 /dev/zero | tr '\\0' a); sleep 1000; :");
+    client.run(&handle, "i=0; while [ $i -lt 20000 ]; do i=$((i+1)); done");
     let info = client.info(&handle);
     assert_eq!(info.state.unwrap(), b"active");
     assert!(info.events.is_empty());

@@ -81,8 +81,10 @@ fn a_limit_of_memory_that_cannot_be_is_named_and_changes_nothing() {
         assert!(refused.starts_with(&format!("Failed setting memory limit: {wrong}: ")), "{refused}");
     }
     // A job that holds more than the new limit.
-    let job =
-        client.spawn(&handle, "x=$(head -c 60000000 /dev/zero | tr '\\0' x); echo ready > ready; sleep 100");
+    let job = client.spawn(
+        &handle,
+        "exec python3 -c 'import time; x = b\"x\" * 60000000; open(\"ready\", \"w\"); time.sleep(100)'",
+    );
     eventually("the job holds its memory", 30, || client.run(&handle, "test -e ready").status == 0);
     let refused = memory(&mut client, &handle, Some(16 * MIB)).unwrap_err();
     assert!(refused.starts_with("Failed setting memory limit: "), "{refused}");

@@ -13,6 +13,7 @@ mod containers;
 mod copies;
 mod disconnects;
 mod disk;
+mod disk_xfs;
 mod doctor;
 mod escapes;
 mod fairness;

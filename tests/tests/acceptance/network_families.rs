@@ -3,8 +3,8 @@
 use warden_protocol::messages::net_out_request::Protocol;
 use warden_protocol::messages::*;
 use warden_tests::world::{
-    Echo, HOST, INTERNET, Kept, POOL_V6, World, echo_inside, from, from_container, pinging, python_as_root,
-    run,
+    Echo, HOST, INTERNET, Kept, POOL_V6, PYTHON, Question, World, all_from, all_from_container, echo_inside,
+    from, ping_from, ping_from_container, python_as_root, run,
 };
 use warden_tests::{ALL_PRIVILEGES, Connection, eventually};
 
@@ -36,6 +36,16 @@ fn addresses(client: &mut Connection, handle: &[u8]) -> ([String; 2], [String; 2
     ([text(info.container_ip), text(info.container_ipv6)], [text(info.host_ip), text(info.host_ipv6)])
 }
 
+/// Questions in both protocols to an address of each family: those of IPv4 first.
+fn everywhere(addresses: [&str; 2], port: u32) -> Vec<Question<'_>> {
+    addresses.into_iter().flat_map(|address| KINDS.map(|(kind, _)| (kind, address, port))).collect()
+}
+
+/// What is seen where both protocols see the same.
+fn twice(seen: [&str; 2]) -> [&str; 4] {
+    [seen[0], seen[0], seen[1], seen[1]]
+}
+
 /// The network of one address, as wide as a test wants it.
 fn around(address: &str) -> String {
     if address.contains(':') { format!("{address}/120") } else { format!("{address}/24") }
@@ -45,17 +55,16 @@ fn around(address: &str) -> String {
 fn net_out_opens_one_protocol_of_one_family_at_a_time() {
     let world = World::new(&[POOL_V6]);
     let mut client = world.daemon.connect();
-    let _echoes = KINDS.map(|(kind, _)| Echo::start(world.internet("python3"), kind, 8001));
+    let _echoes = Echo::start(world.internet(PYTHON), &KINDS.map(|(kind, _)| (kind, 8001)));
     let handle = client.create();
     let mut open = Vec::new();
     let check = |client: &mut Connection, open: &[(usize, Protocol)]| {
-        for (family, address) in INTERNET.iter().enumerate() {
-            for (kind, protocol) in KINDS {
-                let expected = if open.contains(&(family, protocol)) { HOST[family] } else { "failed" };
-                let seen = from_container(client, &handle, kind, address, 8001);
-                assert_eq!(seen, expected, "{kind} to {address}, open: {open:?}");
-            }
-        }
+        let seen = all_from_container(client, &handle, &everywhere(INTERNET, 8001));
+        let places = [0, 1].into_iter().flat_map(|family| KINDS.map(|(_, protocol)| (family, protocol)));
+        let expected = |(family, protocol)| {
+            if open.contains(&(family, protocol)) { HOST[family] } else { "failed" }
+        };
+        assert_eq!(seen, places.map(expected).collect::<Vec<_>>(), "open: {open:?}");
     };
     check(&mut client, &open);
     for (family, address) in INTERNET.iter().enumerate() {
@@ -71,44 +80,36 @@ fn net_out_opens_one_protocol_of_one_family_at_a_time() {
 fn icmp_is_opened_by_type_and_all_opens_everything() {
     let world = World::new(&[POOL_V6]);
     let mut client = world.daemon.connect();
-    let _echo = Echo::start(world.internet("python3"), "DGRAM", 8001);
-    let ping = |client: &mut Connection, handle: &[u8], family: usize, kind| {
-        python_as_root(client, handle, &pinging(INTERNET[family], kind))
+    let _echo = Echo::start(world.internet(PYTHON), &[("DGRAM", 8001)]);
+    let echoes = [8, 128];
+    let pings = [(INTERNET[0], echoes[0]), (INTERNET[1], echoes[1])];
+    let names = INTERNET.map(|address| ("DGRAM", address, 8001));
+    let handle = client.create();
+    let mut open = |kinds: [u8; 2], code: Option<i32>| {
+        for (address, kind) in INTERNET.into_iter().zip(kinds) {
+            let (icmp_type, icmp_code) = (Some(kind.into()), code);
+            client.must(NetOutRequest { icmp_type, icmp_code, ..out(&handle, address, Protocol::Icmp) });
+        }
+        ping_from_container(&mut client, &handle, &pings)
     };
-    for (family, echo, answer) in [(0, 8, "0"), (1, 128, "129")] {
-        let handle = client.create();
-        assert_eq!(ping(&mut client, &handle, family, echo), "failed");
-        // Another type than that of an echo.
-        let wrong = NetOutRequest { icmp_type: Some(13), ..out(&handle, INTERNET[family], Protocol::Icmp) };
-        client.must(wrong);
-        assert_eq!(ping(&mut client, &handle, family, echo), "failed");
-        let code = NetOutRequest {
-            icmp_type: Some(echo.into()),
-            icmp_code: Some(1),
-            ..out(&handle, INTERNET[family], Protocol::Icmp)
-        };
-        client.must(code);
-        assert_eq!(ping(&mut client, &handle, family, echo), "failed", "another code");
-        client.must(NetOutRequest {
-            icmp_code: Some(0),
-            icmp_type: Some(echo.into()),
-            ..out(&handle, INTERNET[family], Protocol::Icmp)
-        });
-        assert_eq!(ping(&mut client, &handle, family, echo), answer);
-        assert_eq!(from_container(&mut client, &handle, "DGRAM", INTERNET[family], 8001), "failed");
+    assert_eq!(open([13, 13], None), ["failed"; 2], "another type");
+    assert_eq!(open(echoes, Some(1)), ["failed"; 2], "another code");
+    assert_eq!(open(echoes, Some(0)), ["0", "129"]);
+    assert_eq!(all_from_container(&mut client, &handle, &names), ["failed"; 2]);
 
-        let other = client.create();
-        client.must(out(&other, &around(INTERNET[family]), Protocol::All));
-        assert_eq!(ping(&mut client, &other, family, echo), answer);
-        assert_eq!(from_container(&mut client, &other, "DGRAM", INTERNET[family], 8001), HOST[family]);
-    }
+    let other = client.create();
+    assert_eq!(ping_from_container(&mut client, &other, &pings), ["failed"; 2], "nothing was opened here");
+    // One family does not open the other.
+    client.must(out(&other, &around(INTERNET[0]), Protocol::All));
+    assert_eq!(ping_from_container(&mut client, &other, &pings), ["0", "failed"]);
+    client.must(out(&other, &around(INTERNET[1]), Protocol::All));
+    assert_eq!(ping_from_container(&mut client, &other, &pings), ["0", "129"]);
+    assert_eq!(all_from_container(&mut client, &other, &names), HOST);
     // Without a network a port is open in both families.
     let handle = client.create();
     let anywhere = NetOutRequest { network: None, port: Some(8001), ..out(&handle, "", Protocol::Udp) };
     client.must(anywhere);
-    for (family, address) in INTERNET.iter().enumerate() {
-        assert_eq!(from_container(&mut client, &handle, "DGRAM", address, 8001), HOST[family]);
-    }
+    assert_eq!(all_from_container(&mut client, &handle, &names), HOST);
 }
 
 #[test]
@@ -130,48 +131,30 @@ fn net_in_is_reached_from_everywhere_in_both_protocols_and_families() {
         })
         .unwrap_err();
     assert_eq!(refused, format!("port {udp} of the host is already mapped (UDP)"));
-    for (kind, protocol) in KINDS {
-        echo_inside(&mut client, &handle, kind, 9000);
-        for family in 0..2 {
-            let what = format!("{kind} to {}", HOST[family]);
-            assert_eq!(from(world.internet("python3"), kind, HOST[family], tcp), INTERNET[family], "{what}");
-            assert_ne!(
-                from(world.host("python3"), kind, HOST[family], tcp),
-                "failed",
-                "{what} from the host"
-            );
-            // Another container gets there where net_out names the container, and meets it through the host's address.
-            assert_eq!(from_container(&mut client, &other, kind, HOST[family], tcp), "failed", "{what}");
-            client.must(out(&other, &own[family], protocol));
-            assert_eq!(
-                from_container(&mut client, &other, kind, HOST[family], tcp),
-                others[family],
-                "{what}"
-            );
-            assert_eq!(from_container(&mut client, &other, kind, &gateways[family], tcp), others[family]);
-            // A container that is let to itself meets itself.
-            client.must(out(&handle, &own[family], protocol));
-            let itself = from_container(&mut client, &handle, kind, HOST[family], tcp);
-            assert_eq!(itself, gateways[family], "{what} from itself");
+    echo_inside(&mut client, &handle, &KINDS.map(|(kind, _)| (kind, 9000)));
+    let at_host = everywhere(HOST, tcp);
+    assert_eq!(all_from(world.internet(PYTHON), &at_host), twice(INTERNET));
+    let from_host = all_from(world.host(PYTHON), &at_host);
+    assert!(from_host.iter().all(|seen| seen != "failed"), "{from_host:?}");
+    // Another container gets there where net_out names the container, and meets it through the host's address.
+    assert_eq!(all_from_container(&mut client, &other, &at_host), ["failed"; 4]);
+    for (target, address) in [(&other, &own[0]), (&other, &own[1]), (&handle, &own[0]), (&handle, &own[1])] {
+        for (_, protocol) in KINDS {
+            client.must(out(target, address, protocol));
         }
-        assert_eq!(
-            from(world.host("python3"), kind, "127.0.0.1", tcp),
-            gateways[0],
-            "{kind} at the loopback"
-        );
-        let there = from(world.host("python3"), kind, "::1", tcp);
-        assert_eq!(there, "failed", "{kind}: the kernel sends nothing from ::1 elsewhere");
     }
+    let [own_v4, own_v6] = gateways.each_ref().map(String::as_str);
+    let at_gateways = everywhere([own_v4, own_v6], tcp);
+    let seen = all_from_container(&mut client, &other, &[&*at_host, &at_gateways].concat());
+    let expected = twice(others.each_ref().map(String::as_str));
+    assert_eq!(seen, [expected, expected].concat());
+    // A container that is let to itself meets itself.
+    assert_eq!(all_from_container(&mut client, &handle, &at_host), twice([own_v4, own_v6]), "from itself");
+    // The kernel sends nothing from ::1 elsewhere.
+    let at_loopback = all_from(world.host(PYTHON), &everywhere(["127.0.0.1", "::1"], tcp));
+    assert_eq!(at_loopback, twice([own_v4, "failed"]));
     client.destroy(&handle);
-    for (kind, _) in KINDS {
-        for host in HOST {
-            assert_eq!(
-                from(world.internet("python3"), kind, host, tcp),
-                "failed",
-                "{kind} to {host}, destroyed"
-            );
-        }
-    }
+    assert_eq!(all_from(world.internet(PYTHON), &at_host), ["failed"; 4], "destroyed");
 }
 
 #[test]
@@ -179,7 +162,7 @@ fn who_sends_to_a_udp_port_before_it_is_mapped_and_after_its_container_is_gone_m
     let world = World::new(&[]);
     let mut client = world.daemon.connect();
     // One socket, so one connection to the kernel.
-    let mut sender = world.internet("python3");
+    let mut sender = world.internet(PYTHON);
     sender.args([
         "-c",
         &format!(
@@ -203,11 +186,11 @@ for line in sys.stdin:
         answers.next().unwrap().unwrap()
     };
     // Somebody on the host has the port, and the kernel remembers that.
-    let there = Echo::start(world.host("python3"), "DGRAM", 7000);
+    let there = Echo::start(world.host(PYTHON), &[("DGRAM", 7000)]);
     assert_eq!(ask(), format!("answered by {}", INTERNET[0]));
     for _ in 0..2 {
         let handle = client.create();
-        echo_inside(&mut client, &handle, "DGRAM", 9000);
+        echo_inside(&mut client, &handle, &[("DGRAM", 9000)]);
         map(&mut client, &handle, Protocol::Udp, Some(7000), 9000);
         let inside = run(world.host("cat").arg("/proc/net/nf_conntrack"));
         assert_eq!(ask(), format!("answered by {}", INTERNET[0]), "{inside}");
@@ -246,12 +229,9 @@ fn the_next_owner_of_addresses_inherits_no_connection() {
         let known = [own[0].clone(), unabridged(&own[1])];
         let list = tracked();
         assert!(known.iter().all(|address| !list.contains(&format!("={address} "))), "{round}: {list}");
-        for (kind, _) in KINDS {
-            echo_inside(&mut client, &handle, kind, 9000);
-            for family in 0..2 {
-                assert_eq!(from(world.host("python3"), kind, &own[family], 9000), gateways[family]);
-            }
-        }
+        echo_inside(&mut client, &handle, &KINDS.map(|(kind, _)| (kind, 9000)));
+        let there = everywhere(own.each_ref().map(String::as_str), 9000);
+        assert_eq!(all_from(world.host(PYTHON), &there), twice(gateways.each_ref().map(String::as_str)));
         let list = tracked();
         assert!(known.iter().all(|address| list.contains(&format!("={address} "))), "{list}");
         client.destroy(&handle);
@@ -264,32 +244,20 @@ fn containers_are_closed_to_each_other_the_host_and_the_world_in_ipv6_too() {
     let mut client = world.daemon.connect();
     let (one, two) = (client.create(), client.create());
     let (own, gateways) = addresses(&mut client, &two);
-    for (kind, _) in KINDS {
-        echo_inside(&mut client, &two, kind, 9000);
-        let _host = Echo::start(world.host("python3"), kind, 8001);
-        for family in 0..2 {
-            assert_eq!(
-                from(world.host("python3"), kind, &own[family], 9000),
-                gateways[family],
-                "the host gets in"
-            );
-            for (address, port) in [(&*own[family], 9000), (HOST[family], 8001), (&gateways[family], 8001)] {
-                assert_eq!(
-                    from_container(&mut client, &one, kind, address, port),
-                    "failed",
-                    "{kind} to {address}"
-                );
-            }
-        }
-    }
+    let own_both = own.each_ref().map(String::as_str);
+    let gateways_both = gateways.each_ref().map(String::as_str);
+    echo_inside(&mut client, &two, &KINDS.map(|(kind, _)| (kind, 9000)));
+    let _host = Echo::start(world.host(PYTHON), &KINDS.map(|(kind, _)| (kind, 8001)));
+    let there = everywhere(own_both, 9000);
+    assert_eq!(all_from(world.host(PYTHON), &there), twice(gateways_both), "the host gets in");
+    let closed = [&*there, &everywhere(HOST, 8001), &everywhere(gateways_both, 8001)].concat();
+    assert_eq!(all_from_container(&mut client, &one, &closed), ["failed"; 12], "{closed:?}");
     run(world.internet("ip").args(["route", "add", "fd00:77::/64", "via", HOST[1]]));
     run(world.internet("ip").args(["route", "add", "10.254.0.0/22", "via", HOST[0]]));
-    for (family, (echo, answer)) in [(8, "0"), (128, "129")].into_iter().enumerate() {
-        let ping = pinging(&own[family], echo);
-        assert_eq!(run(world.host("python3").args(["-c", &ping])).trim(), answer, "{}", own[family]);
-        assert_eq!(run(world.internet("python3").args(["-c", &ping])).trim(), "failed", "{}", own[family]);
-    }
-    assert_eq!(from(world.internet("python3"), "STREAM", &own[1], 9000), "failed", "nobody from outside");
+    let pings = [(own_both[0], 8), (own_both[1], 128)];
+    assert_eq!(ping_from(world.host(PYTHON), &pings), ["0", "129"]);
+    assert_eq!(ping_from(world.internet(PYTHON), &pings), ["failed"; 2]);
+    assert_eq!(all_from(world.internet(PYTHON), &there), ["failed"; 4], "nobody from outside");
     let hosts = client.text(&two, "cat /etc/hosts; hostname");
     assert!(hosts.contains(&format!("\n{} ", own[1])) && hosts.contains("\n::1 localhost\n"), "{hosts}");
 }
@@ -309,7 +277,7 @@ fn link_local_addresses_are_closed_both_ways_with_and_without_ipv6() {
         assert!(!run(world.host("ip").args(["-6", "addr", "show", "dev", &device])).contains("fe80"));
         // Both ends give themselves an address by hand.
         run(world.host("ip").args(["addr", "add", "fe80::1/64", "dev", &device, "nodad"]));
-        let _host = Echo::start(world.host("python3"), "STREAM", 8001);
+        let _host = Echo::start(world.host(PYTHON), &[("STREAM", 8001)]);
         let inside = r#"
 import subprocess, socket, os
 device = [name for name in os.listdir("/proc/sys/net/ipv6/conf") if name.startswith("w-")][0]
@@ -320,12 +288,12 @@ try: s.connect(("fe80::1", 8001, 0, socket.if_nametoindex(device))); print("reac
 except OSError: print("failed")
 "#;
         assert_eq!(python_as_root(&mut client, &handle, inside), "failed");
-        echo_inside(&mut client, &handle, "STREAM", 9000);
+        echo_inside(&mut client, &handle, &[("STREAM", 9000)]);
         let mac = run(world.host("sh").args([
             "-c",
             &format!("ip neigh show dev {device} | grep -o 'lladdr [^ ]*' | head -1 | cut -d' ' -f2"),
         ]));
         run(world.host("ip").args(["neigh", "replace", "fe80::2", "lladdr", mac.trim(), "dev", &device]));
-        assert_eq!(from(world.host("python3"), "STREAM", &format!("fe80::2%{device}"), 9000), "failed");
+        assert_eq!(from(world.host(PYTHON), "STREAM", &format!("fe80::2%{device}"), 9000), "failed");
     }
 }

@@ -3,7 +3,7 @@
 use std::process::{Command, Stdio};
 
 use warden_protocol::messages::*;
-use warden_tests::world::{Kept, World, run};
+use warden_tests::world::{Kept, PYTHON, World, run};
 use warden_tests::{Connection, Daemon, NOTHING_AHEAD, eventually};
 
 /// A name server on the host that answers every question with one address, in both protocols.
@@ -45,7 +45,7 @@ while True:
 /// Asks the first server of the inside's resolv.conf; the answer's address, or "failed N" with its code, or "none".
 fn ask(client: &mut Connection, handle: &[u8], kind: &str) -> String {
     let script = format!(
-        r#"/usr/bin/python3 - <<'END'
+        r#"{PYTHON} - <<'END'
 import socket, struct
 server = [l.split()[1] for l in open("/etc/resolv.conf") if l.startswith("nameserver")][0]
 q = b"\xab\xcd\1\0\0\1\0\0\0\0\0\0\4some\4name\0\0\1\0\1"
@@ -68,9 +68,9 @@ const RESOLVED: &str = "nameserver 127.0.0.53\noptions edns0\nsearch example.tes
 fn names_are_found_through_a_resolver_on_the_hosts_loopback() {
     let world = World::around(Daemon::with_resolv_conf(&[], RESOLVED));
     let mut client = world.daemon.connect();
-    let _server = Server::start(world.host("python3"), "127.0.0.53", [192, 0, 2, 77]);
+    let _server = Server::start(world.host(PYTHON), "127.0.0.53", [192, 0, 2, 77]);
     // Another server has port 53 of all other addresses.
-    let _other = Server::start(world.host("python3"), "192.0.2.1", [192, 0, 2, 66]);
+    let _other = Server::start(world.host(PYTHON), "192.0.2.1", [192, 0, 2, 66]);
     let handles = [client.create(), client.create()];
     for handle in &handles {
         let info = client.info(handle);
@@ -101,7 +101,7 @@ fn names_are_found_through_a_resolver_on_the_hosts_loopback() {
 fn the_way_to_names_is_the_only_one_and_nobody_outside_finds_it() {
     let world = World::around(Daemon::with_resolv_conf(&[NOTHING_AHEAD], RESOLVED));
     let mut client = world.daemon.connect();
-    let _server = Server::start(world.host("python3"), "127.0.0.53", [192, 0, 2, 77]);
+    let _server = Server::start(world.host(PYTHON), "127.0.0.53", [192, 0, 2, 77]);
     let descriptors = || std::fs::read_dir(format!("/proc/{}/fd", world.daemon.pid())).unwrap().count();
     let one = client.create();
     assert_eq!(ask(&mut client, &one, "DGRAM"), "192.0.2.77");
@@ -113,31 +113,33 @@ fn the_way_to_names_is_the_only_one_and_nobody_outside_finds_it() {
 
     let info = client.info(&one);
     let gateway = String::from_utf8(info.host_ip.unwrap()).unwrap();
-    let reaching = |address: &str, port: &str| {
+    // All at once; what is reached is told.
+    let reaching = |places: &[(&str, &str)]| {
+        let places: String =
+            places.iter().map(|(address, port)| format!("(\"{address}\", {port}), ")).collect();
         format!(
             r#"
-import socket
+import socket, threading
 q = b"\xab\xcd\1\0\0\1\0\0\0\0\0\0\4some\4name\0\0\1\0\1"
-for kind in (socket.SOCK_DGRAM, socket.SOCK_STREAM):
-    s = socket.socket(socket.AF_INET, kind); s.settimeout(1)
-    try: s.connect(("{address}", {port})); s.send(q); s.recv(1); print("reached")
-    except OSError: print("failed")
+def reach(kind, place):
+    s = socket.socket(socket.AF_INET, kind); s.settimeout(1.5)
+    try: s.connect(place); s.send(q); s.recv(1); print("reached", kind.name, *place)
+    except OSError: pass
+tries = [threading.Thread(target=reach, args=(kind, place)) for place in ({places}) for kind in (socket.SOCK_DGRAM, socket.SOCK_STREAM)]
+for t in tries: t.start()
+for t in tries: t.join()
+print("tried", len(tries))
 "#
         )
     };
-    let inside = |client: &mut Connection, address: &str, port: &str| {
-        client.text(&one, format!("/usr/bin/python3 - <<'END'{}END\n", reaching(address, port)))
-    };
-    for (address, port) in [(&*gateway, &*port), ("127.0.0.1", &port), ("192.0.2.1", "53"), (&gateway, "54")]
-    {
-        assert_eq!(inside(&mut client, address, port), "failed\nfailed\n", "{address}:{port}");
-    }
+    let inside = [(&*gateway, &*port), ("127.0.0.1", &port), ("192.0.2.1", "53"), (&gateway, "54")];
+    let seen = client.text(&one, format!("{PYTHON} - <<'END'{}END\n", reaching(&inside)));
+    assert_eq!(seen, "tried 8\n", "{inside:?}");
     // From outside neither the port itself nor a gateway's port 53 is reached.
     run(world.internet("ip").args(["route", "add", "10.254.0.0/22", "via", "192.0.2.1"]));
-    for (address, port) in [("192.0.2.1", &*port), ("192.0.2.1", "53"), (&gateway, "53"), (&gateway, &port)] {
-        let seen = run(world.internet("python3").args(["-c", &reaching(address, port)]));
-        assert_eq!(seen, "failed\nfailed\n", "{address}:{port}");
-    }
+    let outside = [("192.0.2.1", &*port), ("192.0.2.1", "53"), (&gateway, "53"), (&gateway, &port)];
+    let seen = run(world.internet(PYTHON).args(["-c", &reaching(&outside)]));
+    assert_eq!(seen, "tried 8\n", "{outside:?}");
     let before = descriptors();
     let others: Vec<_> = (0..3).map(|_| client.create()).collect();
     for other in &others {
@@ -153,7 +155,7 @@ for kind in (socket.SOCK_DGRAM, socket.SOCK_STREAM):
 fn the_switch_closes_it_and_configured_servers_need_none() {
     let world = World::around(Daemon::with_resolv_conf(&[("network.dns_forwarder", "false")], RESOLVED));
     let mut client = world.daemon.connect();
-    let _server = Server::start(world.host("python3"), "127.0.0.53", [192, 0, 2, 77]);
+    let _server = Server::start(world.host(PYTHON), "127.0.0.53", [192, 0, 2, 77]);
     let handle = client.create();
     assert_eq!(client.text(&handle, "cat /etc/resolv.conf"), RESOLVED, "as the host's");
     let gateway = String::from_utf8(client.info(&handle).host_ip.unwrap()).unwrap();
@@ -178,7 +180,7 @@ fn the_switch_closes_it_and_configured_servers_need_none() {
 fn the_way_to_names_goes_with_the_daemon() {
     let mut world = World::around(Daemon::with_resolv_conf(&[], RESOLVED));
     let mut client = world.daemon.connect();
-    let _server = Server::start(world.host("python3"), "127.0.0.53", [192, 0, 2, 77]);
+    let _server = Server::start(world.host(PYTHON), "127.0.0.53", [192, 0, 2, 77]);
     let handle = client.create();
     assert!(world.nft().contains("table inet warden-dns"), "{}", world.nft());
     let keeper = world.keep();

@@ -1,38 +1,8 @@
-//! Processes that do not die: a task of version 1 that is frozen through a parent group ignores SIGKILL until it is thawed.
-
-use std::fs;
-use std::path::PathBuf;
+//! Processes that do not die.
 
 use rustix::process::Signal;
 use warden_protocol::messages::*;
-use warden_tests::{Daemon, eventually, kernel};
-
-/// The daemon's group in the freezer of version 1, thawed again whatever happens.
-struct Freezer(PathBuf);
-
-impl Freezer {
-    fn of(daemon: &Daemon) -> Self {
-        let freezer = kernel::cgroups_of(daemon.mark())
-            .into_iter()
-            .find(|group| group.ends_with(daemon.mark()) && group.join("freezer.parent_freezing").exists());
-        Self(freezer.expect("a machine with the freezer of version 1").join("freezer.state"))
-    }
-
-    fn freeze(&self) {
-        fs::write(&self.0, "FROZEN").unwrap();
-        eventually("all is frozen", 10, || fs::read_to_string(&self.0).unwrap().trim() == "FROZEN");
-    }
-
-    fn thaw(&self) {
-        fs::write(&self.0, "THAWED").unwrap();
-    }
-}
-
-impl Drop for Freezer {
-    fn drop(&mut self) {
-        let _ = fs::write(&self.0, "THAWED");
-    }
-}
+use warden_tests::{Daemon, Undying, eventually, kernel};
 
 fn destroy(handle: &[u8]) -> DestroyRequest {
     DestroyRequest { handle: Some(handle.to_vec()) }
@@ -44,9 +14,7 @@ fn what_does_not_die_is_named_kept_apart_and_destroyed_once_it_can_die() {
     let mut client = daemon.connect();
     let [stuck, other] = [client.create(), client.create()];
     let (id, address) = (client.id(&stuck), client.info(&stuck).container_ip);
-    client.spawn(&stuck, "sleep 1000");
-    let freezer = Freezer::of(&daemon);
-    freezer.freeze();
+    let held = Undying::start(&daemon, &mut client, &stuck);
 
     client.send(destroy(&stuck));
     let mut second = daemon.connect();
@@ -77,7 +45,7 @@ fn what_does_not_die_is_named_kept_apart_and_destroyed_once_it_can_die() {
     assert!(daemon.log().contains("quarantined: it cannot be destroyed"), "{}", daemon.log());
     assert_eq!(client.state(&other), "active");
 
-    freezer.thaw();
+    drop(held);
     eventually("it is destroyed by a retry", 60, || !client.list().contains(&stuck));
     assert!(!daemon.depot(&id).exists());
     assert_eq!(client.text(&other, "echo $((6 * 7))"), "42\n");
@@ -89,8 +57,7 @@ fn the_next_daemon_goes_on_with_what_could_not_be_destroyed() {
     let mut client = daemon.connect();
     let stuck = client.create();
     let (id, address) = (client.id(&stuck), client.info(&stuck).container_ip);
-    let freezer = Freezer::of(&daemon);
-    freezer.freeze();
+    let held = Undying::start(&daemon, &mut client, &stuck);
     client.ask(destroy(&stuck)).unwrap_err();
     daemon.signal(Signal::KILL);
     daemon.wait();
@@ -100,7 +67,7 @@ fn the_next_daemon_goes_on_with_what_could_not_be_destroyed() {
     let info = client.info(&stuck);
     assert_eq!(info.container_ip, address);
     assert!(info.events.iter().any(|event| event.starts_with(b"quarantined: ")));
-    freezer.thaw();
+    drop(held);
     eventually("it is destroyed by a retry", 60, || client.list().is_empty());
     assert!(!daemon.depot(&id).exists());
 }

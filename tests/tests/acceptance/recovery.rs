@@ -509,8 +509,8 @@ fn a_stop_and_a_destruction_that_were_begun_are_finished() {
     let mut daemon = Daemon::own();
     let mut client = daemon.connect();
     let stopping = client.create();
-    let job = client.spawn(&stopping, format!("trap 'echo trapped' TERM; {WAIT}"));
-    thread::sleep(Duration::from_millis(100));
+    let job = client.spawn(&stopping, format!("trap 'echo trapped' TERM; touch set; {WAIT}"));
+    client.text(&stopping, "while [ ! -e set ]; do sleep 0.02; done");
     client.must(StopRequest {
         handle: Some(stopping.clone()),
         background: Some(true),

@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
 
 use warden_linux::netlink::nftables::Batch;
-use warden_linux::netlink::{Refusal, Socket, conntrack, route};
+use warden_linux::netlink::{Refusal, Socket};
 
 use super::chains::Chains;
 use super::connections;
@@ -170,23 +170,6 @@ impl State {
             member.records.net_in.pop();
         }
         changed
-    }
-
-    /// Forgets what was sent to a port of the host before it was mapped: whoever goes on sending shall meet the mapping.
-    pub(super) fn forget_udp(&mut self, port: u16) {
-        let Self { route, filter, .. } = self;
-        for ipv6 in [false, true] {
-            let forgotten = conntrack::forget(filter, ipv6, |connection| {
-                let way = connection.original();
-                let local = |address| route::is_local(route, address).unwrap_or_default();
-                !connection.is_translated()
-                    && way.udp_port() == Some(port)
-                    && way.destination().is_some_and(local)
-            });
-            if let Err(error) = forgotten {
-                tracing::warn!(port, %error, "who sent to this port before may not reach its container");
-            }
-        }
     }
 
     /// Lets a container reach something more.

@@ -10,6 +10,10 @@ const ORIGINAL: u16 = 1;
 const REPLY: u16 = 2;
 const STATUS: u16 = 3;
 const NUMBER: u16 = 12;
+const FILTER: u16 = 25;
+const FILTER_ORIGINAL: u16 = 1;
+/// What a filter compares of a direction: the protocol, and the port that it goes to.
+const BY_PROTOCOL_AND_DESTINATION: u32 = 1 << 3 | 1 << 5;
 const TUPLE_ADDRESSES: u16 = 1;
 const TUPLE_PROTOCOL: u16 = 2;
 const PROTOCOL_NUMBER: u16 = 1;
@@ -87,10 +91,41 @@ fn header(ipv6: bool) -> [u8; 4] {
 pub fn forget(
     socket: &mut Socket,
     ipv6: bool,
-    mut which: impl FnMut(&Tracked<'_>) -> bool,
+    which: impl FnMut(&Tracked<'_>) -> bool,
 ) -> Result<usize, Refusal> {
     let mut request = Requests::default();
     request.push("listing connections".to_owned(), GET, flag::DUMP, &header(ipv6), |_| {});
+    forget_listed(socket, ipv6, request, which)
+}
+
+/// The same of those alone whose first packet went to a port of UDP: the kernel tells of no others.
+pub fn forget_udp(
+    socket: &mut Socket,
+    ipv6: bool,
+    port: u16,
+    which: impl FnMut(&Tracked<'_>) -> bool,
+) -> Result<usize, Refusal> {
+    let mut request = Requests::default();
+    request.push("listing connections to a port".to_owned(), GET, flag::DUMP, &header(ipv6), |body| {
+        body.nested(ORIGINAL, |original| {
+            original.nested(TUPLE_PROTOCOL, |protocol| {
+                protocol.bytes(PROTOCOL_NUMBER, &[UDP]);
+                protocol.bytes(PROTOCOL_DESTINATION, &port.to_be_bytes());
+            });
+        });
+        body.nested(FILTER, |filter| {
+            filter.bytes(FILTER_ORIGINAL, &BY_PROTOCOL_AND_DESTINATION.to_ne_bytes());
+        });
+    });
+    forget_listed(socket, ipv6, request, which)
+}
+
+fn forget_listed(
+    socket: &mut Socket,
+    ipv6: bool,
+    request: Requests,
+    mut which: impl FnMut(&Tracked<'_>) -> bool,
+) -> Result<usize, Refusal> {
     let mut found = Vec::new();
     socket.ask(request, |body| {
         let connection = Tracked(body.get(4..).unwrap_or_default());

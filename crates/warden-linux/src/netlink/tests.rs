@@ -313,6 +313,43 @@ fn connections_of_an_address_are_forgotten() {
 }
 
 #[test]
+fn of_those_that_sent_to_a_port_the_kernel_tells_of_no_others() {
+    alone(|| {
+        output("ip", &["link", "set", "lo", "up"]);
+        let mut socket = Socket::open(Protocol::Netfilter).unwrap();
+        let mut batch = Batch::new("test");
+        batch.add_table();
+        batch.add_base_chain("all", ChainKind::Filter, Hook::Output, 0);
+        batch.add_rule("all", &[Expression::Connection { key: Connection::State, slot: 0 }]);
+        batch.commit(&mut socket).unwrap();
+        for (ipv6, address) in [(false, "127.0.0.1"), (true, "::1")] {
+            let senders = [(); 3].map(|()| std::net::UdpSocket::bind((address, 0)).unwrap());
+            for sender in &senders {
+                sender.send_to(b"x", (address, 10)).unwrap();
+                sender.send_to(b"x", (address, 11)).unwrap();
+            }
+            let listener = std::net::TcpListener::bind((address, 0)).unwrap();
+            let port = listener.local_addr().unwrap().port();
+            std::net::TcpStream::connect((address, port)).unwrap();
+            let told = |socket: &mut Socket, port, chosen: bool| {
+                let mut told = 0;
+                let forgotten = conntrack::forget_udp(socket, ipv6, port, |connection| {
+                    assert_eq!(connection.original().udp_port(), Some(port));
+                    told += 1;
+                    chosen
+                });
+                (told, forgotten.unwrap())
+            };
+            assert_eq!(told(&mut socket, 10, false), (3, 0), "{address}");
+            assert_eq!(told(&mut socket, 10, true), (3, 3), "{address}");
+            assert_eq!(told(&mut socket, 10, true), (0, 0), "{address}");
+            assert_eq!(told(&mut socket, port, true), (0, 0), "{address}: that of TCP is another");
+            assert_eq!(told(&mut socket, 11, true), (3, 3), "{address}");
+        }
+    });
+}
+
+#[test]
 fn a_batch_larger_than_any_socket_buffer_is_still_one_transaction() {
     alone(|| {
         let mut socket = Socket::open(Protocol::Netfilter).unwrap();
