@@ -50,16 +50,47 @@ impl Score {
 
 #[cfg(test)]
 mod tests {
+    use std::io::Seek;
+    use std::os::fd::AsFd;
+    use std::os::unix::fs::MetadataExt;
+
+    use warden_linux::process;
+    use warden_linux::spawn::{Program, spawn};
+
     use super::*;
 
     #[test]
-    fn a_child_has_the_jobs_score_and_its_maker_its_own_again() {
+    fn each_child_has_the_jobs_score_and_its_maker_its_own_again() {
         let score = Score::adopt(open().unwrap().into()).unwrap();
         let own = || std::fs::read_to_string("/proc/self/oom_score_adj").unwrap();
         let before = own();
-        let child = score.lend(|| {
-            std::process::Command::new("cat").arg("/proc/self/oom_score_adj").output().unwrap().stdout
-        });
-        assert_eq!((child.as_slice(), own()), (&b"200\n"[..], before));
+        let null = File::open("/dev/null").unwrap();
+        let identity = std::fs::metadata("/proc/self").unwrap();
+        // Memory that a child still borrows when its maker goes on would have the two take each other's score.
+        for _ in 0..20 {
+            let mut out = tempfile::tempfile().unwrap();
+            let arguments = [c"/bin/cat", c"/proc/self/oom_score_adj"].map(Into::into);
+            let program = Program {
+                paths: &[c"/bin/cat".into()],
+                arguments: &arguments,
+                environment: &[],
+                directory: c"/",
+                stdio: [null.as_fd(), out.as_fd(), out.as_fd()],
+                in_terminal: false,
+                user: identity.uid(),
+                group: identity.gid(),
+                groups: &[identity.gid()],
+                no_new_privileges: false,
+                limits: &[],
+                umask: 0o22,
+            };
+            let pid = score.lend(|| spawn(&program)).unwrap();
+            let pidfd = process::open_pidfd(pid).unwrap();
+            process::wait(pidfd.as_fd()).unwrap();
+            let mut text = String::new();
+            out.rewind().unwrap();
+            out.read_to_string(&mut text).unwrap();
+            assert_eq!((text.as_str(), own().as_str()), ("200\n", before.as_str()));
+        }
     }
 }

@@ -7,12 +7,10 @@
 
 use std::ffi::{CStr, CString, c_char, c_int, c_void};
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
 
-use rustix::process::{Pid, Signal, WaitId, WaitIdOptions};
-use rustix::thread::futex;
-use rustix::time::Timespec;
+use rustix::event::{PollFd, PollFlags, Timespec};
+use rustix::process::{Pid, Signal};
 
 use crate::limit::Limit;
 use crate::process::pointers;
@@ -99,22 +97,21 @@ pub fn spawn(program: &Program<'_>) -> Result<i32, SpawnError> {
         environment: pointers(program.environment),
         failure: None,
     };
+    let (closing, held) = crate::file::pipe().map_err(|source| SpawnError { stage: Stage::Clone, source })?;
     let mut stack = Vec::<u128>::with_capacity(STACK / size_of::<u128>());
     let blocked = crate::signal::block_all().map_err(|source| SpawnError { stage: Stage::Clone, source })?;
-    let borrowed = AtomicU32::new(1);
-    // SAFETY: `await_end` suspends this thread until the child has ended or become a program, so `orders`, `stack` and
-    // `borrowed` outlive the child's use of them; the stack's end is aligned as its element; all signals are blocked, so
-    // no handler runs in the child on this memory. `child` calls nothing that allocates, locks or unwinds, and
-    // `await_end` nothing that sets errno, which the two share. The kernel clears `borrowed` when it lets go.
+    // SAFETY: `await_end` suspends this thread until the child has ended or become a program, so `orders` and `stack`
+    // outlive the child's use of them; the stack's end is aligned as its element; all signals are blocked, so no handler
+    // runs in the child on this memory. `child` calls nothing that allocates, locks or unwinds, and `await_end` nothing
+    // that sets errno, which the two share.
     let pid = unsafe {
         let top = stack.as_mut_ptr().add(stack.capacity()).cast::<c_void>();
-        let flags = libc::CLONE_VM | libc::CLONE_CHILD_CLEARTID | libc::SIGCHLD;
-        let nothing = std::ptr::null_mut::<c_void>();
-        libc::clone(child, top, flags, (&raw mut orders).cast(), nothing, nothing, borrowed.as_ptr())
+        libc::clone(child, top, libc::CLONE_VM | libc::SIGCHLD, (&raw mut orders).cast())
     };
     let error = if pid == -1 { io::Error::last_os_error() } else { io::ErrorKind::Other.into() };
+    drop(held);
     if let Some(pid) = Pid::from_raw(pid.max(0)) {
-        await_end(pid, &borrowed);
+        await_end(pid, &closing);
     }
     drop(blocked);
     match (pid, orders.failure) {
@@ -128,17 +125,14 @@ pub fn spawn(program: &Program<'_>) -> Result<i32, SpawnError> {
     }
 }
 
-/// Waits until the child uses this process's memory no more.
-fn await_end(child: Pid, borrowed: &AtomicU32) {
+/// Waits until the child uses this process's memory no more: exec takes other memory, and an end gives it back, before the
+/// kernel closes its descriptors. While two processes share memory, what one has as its score for running out of it
+/// (oom_score_adj) the other gets too.
+fn await_end(child: Pid, closing: &OwnedFd) {
     let mut nudges = 0;
-    while borrowed.load(Ordering::Acquire) != 0 {
-        // Not private: that is how the kernel wakes who waits for this.
-        if futex::wait(borrowed, futex::Flags::empty(), 1, Some(&NUDGE)) != Err(rustix::io::Errno::TIMEDOUT) {
-            continue;
-        }
-        // The kernel does not clear it for one that dies with a core dump.
-        let ended = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
-        if matches!(rustix::process::waitid(WaitId::Pid(child), ended), Ok(Some(_))) {
+    loop {
+        let mut events = [PollFd::new(closing, PollFlags::empty())];
+        if rustix::event::poll(&mut events, Some(&NUDGE)) != Ok(0) && !events[0].revents().is_empty() {
             return;
         }
         nudges += 1;

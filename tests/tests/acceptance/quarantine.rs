@@ -1,5 +1,7 @@
 //! Processes that do not die.
 
+use std::fs;
+
 use rustix::process::Signal;
 use warden_protocol::messages::*;
 use warden_tests::{Daemon, Undying, eventually, kernel};
@@ -84,8 +86,7 @@ fn a_destruction_that_was_begun_and_cannot_be_finished_is_found_under_its_handle
         ..NetInRequest::default()
     };
     let port = client.ask(net_in(&stuck, None)).unwrap().host_port;
-    let freezer = Freezer::of(&daemon);
-    freezer.freeze();
+    let held = Undying::start(&daemon, &mut client, &stuck);
     client.send(destroy(&stuck));
     let snapshot = daemon.depot(&id).join("snapshot.json");
     let is_begun = || fs::read_to_string(&snapshot).unwrap().contains("\"state\":\"destroyed\"");
@@ -112,7 +113,7 @@ fn a_destruction_that_was_begun_and_cannot_be_finished_is_found_under_its_handle
         daemon.wait();
     }
     daemon.restart();
-    freezer.thaw();
+    drop(held);
     let mut client = daemon.connect();
     eventually("it is destroyed by a retry", 60, || client.list() == std::slice::from_ref(&other));
     assert!(!daemon.depot(&id).exists());
