@@ -35,6 +35,7 @@ mod load;
 mod nested;
 mod network_families;
 mod network_guard;
+mod network_log;
 mod network_names;
 mod network_rules;
 mod networks;
