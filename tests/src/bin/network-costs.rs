@@ -32,8 +32,16 @@ fn main() {
     let mut handles = Vec::new();
     println!("median milliseconds at the client; microseconds there and back for a packet of 64 bytes");
     println!(
-        "{:>10} {:>8} {:>8} {:>8} {:>16} {:>8} {:>8} {:>10}",
-        "containers", "create", "net_in", "net_out", "limit_bandwidth", "info", "destroy", "packet us"
+        "{:>10} {:>8} {:>8} {:>8} {:>13} {:>16} {:>8} {:>8} {:>10}",
+        "containers",
+        "create",
+        "net_in",
+        "net_out",
+        "net_out ICMP",
+        "limit_bandwidth",
+        "info",
+        "destroy",
+        "packet us"
     );
     for count in [few, many] {
         while handles.len() < count {
@@ -42,12 +50,12 @@ fn main() {
         let costs = measure(&mut client);
         let packet = world.there_and_back(&daemon, &mut client, &handles[0]);
         print!("{count:>10}");
-        for (cost, width) in costs.iter().zip([8, 8, 8, 16, 8, 8]) {
+        for (cost, width) in costs.iter().zip([8, 8, 8, 13, 16, 8, 8]) {
             print!(" {:>width$.2}", cost.as_secs_f64() * 1e3);
         }
         println!(" {packet:>10.2}");
     }
-    println!("{:>10} {:>71.2}", "no table", world.without_table(&daemon, &mut client, &handles[0]));
+    println!("{:>10} {:>85.2}", "no table", world.without_table(&daemon, &mut client, &handles[0]));
     // With their interfaces thousands of containers end quicker side by side.
     std::thread::scope(|scope| {
         for part in handles.chunks(handles.len().div_ceil(8)) {
@@ -58,8 +66,8 @@ fn main() {
 }
 
 /// Medians of what is done with containers that come and go beside the others.
-fn measure(client: &mut Connection) -> [Duration; 6] {
-    let mut samples: [Vec<Duration>; 6] = Default::default();
+fn measure(client: &mut Connection) -> [Duration; 7] {
+    let mut samples: [Vec<Duration>; 7] = Default::default();
     for _ in 0..SAMPLES {
         let mut timed = |kind: usize, work: &mut dyn FnMut(&mut Connection)| {
             let start = Instant::now();
@@ -76,14 +84,18 @@ fn measure(client: &mut Connection) -> [Duration; 6] {
         timed(2, &mut |client| {
             client.must(NetOutRequest { handle: name(), network: network(), ..Default::default() });
         });
-        let (rate, burst) = (Some(1_000_000), Some(100_000));
+        let protocol = Some(net_out_request::Protocol::Icmp.into());
         timed(3, &mut |client| {
+            client.must(NetOutRequest { handle: name(), network: network(), protocol, ..Default::default() });
+        });
+        let (rate, burst) = (Some(1_000_000), Some(100_000));
+        timed(4, &mut |client| {
             client.must(LimitBandwidthRequest { handle: name(), rate, burst });
         });
-        timed(4, &mut |client| {
+        timed(5, &mut |client| {
             client.info(&handle);
         });
-        timed(5, &mut |client| client.destroy(&handle));
+        timed(6, &mut |client| client.destroy(&handle));
     }
     samples.map(|mut times| {
         times.sort_unstable();
