@@ -160,11 +160,9 @@ fn forget_all(socket: &mut Socket, left: &[Left]) -> Result<(), Refusal> {
 
 /// Forgets all connections from or to such addresses.
 pub(super) fn forget(socket: &mut Socket, is_one: impl Fn(IpAddr) -> bool) -> Result<(), Refusal> {
-    for ipv6 in [false, true] {
-        conntrack::forget(socket, ipv6, |connection| {
-            let ways = [connection.original(), connection.reply()];
-            ways.iter().flat_map(|way| [way.source(), way.destination()]).flatten().any(&is_one)
-        })?;
-    }
-    Ok(())
+    let forgotten = conntrack::forget(socket, |connection| {
+        let ways = [connection.original(), connection.reply()];
+        ways.iter().flat_map(|way| [way.source(), way.destination()]).flatten().any(&is_one)
+    });
+    forgotten.map(drop)
 }

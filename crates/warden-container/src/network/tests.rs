@@ -231,7 +231,7 @@ fn addresses_come_back_when_their_connections_are_forgotten() {
                 count += usize::from(connection.original().has(address.into()));
                 false
             };
-            conntrack::forget(&mut socket, false, look).unwrap();
+            conntrack::forget(&mut socket, look).unwrap();
             count
         };
 

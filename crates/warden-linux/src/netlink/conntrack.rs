@@ -82,20 +82,18 @@ impl Direction<'_> {
 }
 
 /// The header of a request: the address family, version 0, no resource.
-fn header(ipv6: bool) -> [u8; 4] {
-    let family = if ipv6 { libc::AF_INET6 } else { libc::AF_INET };
-    [family as u8, 0, 0, 0]
+fn header(family: u8) -> [u8; 4] {
+    [family, 0, 0, 0]
 }
 
+/// IPv4 and IPv6 together: the kernel walks through its table once.
+const EVERY: u8 = 0;
+
 /// Forgets the connections that `which` chooses, and says how many; the next packets of them begin new ones.
-pub fn forget(
-    socket: &mut Socket,
-    ipv6: bool,
-    which: impl FnMut(&Tracked<'_>) -> bool,
-) -> Result<usize, Refusal> {
+pub fn forget(socket: &mut Socket, which: impl FnMut(&Tracked<'_>) -> bool) -> Result<usize, Refusal> {
     let mut request = Requests::default();
-    request.push("listing connections".to_owned(), GET, flag::DUMP, &header(ipv6), |_| {});
-    forget_listed(socket, ipv6, request, which)
+    request.push("listing connections".to_owned(), GET, flag::DUMP, &header(EVERY), |_| {});
+    forget_listed(socket, request, which)
 }
 
 /// The same of those alone whose first packet went to a port of UDP: the kernel tells of no others.
@@ -106,7 +104,9 @@ pub fn forget_udp(
     which: impl FnMut(&Tracked<'_>) -> bool,
 ) -> Result<usize, Refusal> {
     let mut request = Requests::default();
-    request.push("listing connections to a port".to_owned(), GET, flag::DUMP, &header(ipv6), |body| {
+    let family = if ipv6 { libc::AF_INET6 } else { libc::AF_INET };
+    let header = header(family as u8);
+    request.push("listing connections to a port".to_owned(), GET, flag::DUMP, &header, |body| {
         body.nested(ORIGINAL, |original| {
             original.nested(TUPLE_PROTOCOL, |protocol| {
                 protocol.bytes(PROTOCOL_NUMBER, &[UDP]);
@@ -117,12 +117,11 @@ pub fn forget_udp(
             filter.bytes(FILTER_ORIGINAL, &BY_PROTOCOL_AND_DESTINATION.to_ne_bytes());
         });
     });
-    forget_listed(socket, ipv6, request, which)
+    forget_listed(socket, request, which)
 }
 
 fn forget_listed(
     socket: &mut Socket,
-    ipv6: bool,
     request: Requests,
     mut which: impl FnMut(&Tracked<'_>) -> bool,
 ) -> Result<usize, Refusal> {
@@ -131,13 +130,14 @@ fn forget_listed(
         let connection = Tracked(body.get(4..).unwrap_or_default());
         if which(&connection) {
             let number = attribute(connection.0, NUMBER).unwrap_or_default().to_vec();
-            found.push((connection.original().0.to_vec(), number));
+            let family = body.first().copied().unwrap_or(EVERY);
+            found.push((family, connection.original().0.to_vec(), number));
         }
     })?;
-    for (tuple, number) in &found {
+    for (family, tuple, number) in &found {
         let mut request = Requests::default();
         let action = "ending a connection".to_owned();
-        request.push(action, DELETE, 0, &header(ipv6), |body| {
+        request.push(action, DELETE, 0, &header(*family), |body| {
             body.nested(ORIGINAL, |original| {
                 for (kind, value) in attributes(tuple) {
                     original.nested(kind, |part| {
@@ -161,7 +161,5 @@ fn forget_listed(
 
 /// Forgets all connections from or to an address.
 pub fn forget_address(socket: &mut Socket, address: IpAddr) -> Result<usize, Refusal> {
-    forget(socket, address.is_ipv6(), |connection| {
-        connection.original().has(address) || connection.reply().has(address)
-    })
+    forget(socket, |connection| connection.original().has(address) || connection.reply().has(address))
 }

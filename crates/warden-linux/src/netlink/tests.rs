@@ -305,7 +305,7 @@ fn connections_of_an_address_are_forgotten() {
             assert!(!connection.is_translated());
             connection.original().udp_port() == Some(9)
         };
-        assert_eq!(conntrack::forget(&mut socket, false, is_it).unwrap(), 1);
+        assert_eq!(conntrack::forget(&mut socket, is_it).unwrap(), 1);
         let packet = std::net::UdpSocket::bind("[::1]:0").unwrap();
         packet.send_to(b"x", "[::1]:9").unwrap();
         assert_eq!(conntrack::forget_address(&mut socket, "::1".parse().unwrap()).unwrap(), 1);

@@ -46,9 +46,7 @@ impl Host {
     /// Ports of the host that lead to an address, and networks that a container may reach.
     pub(crate) fn opened(&self, address: &str) -> (BTreeSet<Port>, BTreeSet<String>) {
         let ruleset: Value = serde_json::from_str(&self.told("nft", &["-j", "list", "ruleset"])).unwrap();
-        let mut ports = ports(&ruleset);
-        ports.retain(|port| port.address == address);
-        (ports, networks(&ruleset, address))
+        (ports(&ruleset, address), networks(&ruleset, address))
     }
 
     /// Whether a daemon has said that it removed a container because its init was dead.
@@ -95,20 +93,22 @@ fn objects<'a>(ruleset: &'a Value, kind: &'a str) -> impl Iterator<Item = &'a Va
     ruleset["nftables"].as_array().into_iter().flatten().filter_map(move |object| object.get(kind))
 }
 
-/// The forwarded ports of a ruleset.
-fn ports(ruleset: &Value) -> BTreeSet<Port> {
+/// The forwarded ports of a ruleset that lead to an address.
+fn ports(ruleset: &Value, address: &str) -> BTreeSet<Port> {
     let elements = objects(ruleset, "map")
         .filter(|map| map["name"].as_str().is_some_and(|name| name.starts_with("forwards")))
         .flat_map(|map| map["elem"].as_array().into_iter().flatten());
-    let number = |value: &Value| value.as_u64().and_then(|number| u16::try_from(number).ok());
-    let port = |element: &Value| {
-        let (key, value) = (&element[0]["concat"], &element[1]["concat"]);
-        let address = value[0].as_str()?.to_owned();
-        Some(Port { host: number(&key[1])?, address, port: number(&value[1])? })
-    };
     elements
         .map(|element| port(element).unwrap_or_else(|| panic!("an element of forwards: {element}")))
+        .filter_map(|(to, port)| (to == address).then_some(port))
         .collect()
+}
+
+/// The port of one element, and the address that it leads to.
+fn port(element: &Value) -> Option<(&str, Port)> {
+    let number = |value: &Value| value.as_u64().and_then(|number| u16::try_from(number).ok());
+    let (key, value) = (&element[0]["concat"], &element[1]["concat"]);
+    Some((value[0].as_str()?, Port { host: number(&key[1])?, inside: number(&value[1])? }))
 }
 
 /// The networks that the rules of a container's chain open, by its address.
@@ -147,8 +147,8 @@ mod tests {
             {"rule":{"chain":"out-1","expr":[{"goto":{"target":"common"}}]}},
             {"rule":{"chain":"out-2","expr":[{"match":{"right":{"range":["0.0.0.0","1.1.1.1"]}}}]}}]}"#;
         let ruleset = serde_json::from_str(text).unwrap();
-        let expected = Port { host: 61_001, address: "10.254.0.2".to_owned(), port: 80 };
-        assert_eq!(ports(&ruleset), BTreeSet::from([expected]));
+        assert_eq!(ports(&ruleset, "10.254.0.2"), BTreeSet::from([Port { host: 61_001, inside: 80 }]));
+        assert_eq!(ports(&ruleset, "10.254.0.6"), BTreeSet::new());
         assert_eq!(networks(&ruleset, "1"), BTreeSet::from(["192.0.2.7-192.0.2.7".to_owned()]));
     }
 }

@@ -26,12 +26,11 @@ impl<T: PartialEq> OneOf<T> {
     }
 }
 
-/// A port of the host, and where it leads to.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+/// A port of the host that leads to a container, and the container's own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Port {
     pub(crate) host: u16,
-    pub(crate) address: String,
-    pub(crate) port: u16,
+    pub(crate) inside: u16,
 }
 
 /// The limits of a container: memory, shares of the processors, its network's.
@@ -183,8 +182,8 @@ mod tests {
         ..Told::default()
     };
 
-    fn port(host: u16, port: u16) -> Port {
-        Port { host, address: "10.0.0.2".to_owned(), port }
+    fn port(host: u16, inside: u16) -> Port {
+        Port { host, inside }
     }
 
     fn sight() -> Sight {

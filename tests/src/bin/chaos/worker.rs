@@ -325,9 +325,8 @@ impl Worker {
                 Answer::Done(answer) => {
                     let told = &mut self.containers[which].told;
                     let number = |port: Option<u32>| u16::try_from(port.unwrap()).unwrap();
-                    let address = told.addresses.clone().unwrap_or_default().1;
-                    let (host, port) = (number(answer.host_port), number(answer.container_port));
-                    told.ports.insert(Port { host, address, port });
+                    let (host, inside) = (number(answer.host_port), number(answer.container_port));
+                    told.ports.insert(Port { host, inside });
                 }
                 Answer::Lost => self.containers[which].told.ports_asked += 1,
                 Answer::Refused(text) => self.judge(which, "net_in", &text).await,
