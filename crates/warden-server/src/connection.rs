@@ -110,14 +110,14 @@ impl Client {
         let (waits, ends_with_client) = (waits(&request), ends_with_client(&request));
         // What waits for a job is bounded by the connections, what only looks is done at once.
         let share = if waits || only_looks(&request) { None } else { Some(self.capacity.request()) };
-        let _share = match share.transpose() {
+        let share = match share.transpose() {
             Ok(share) => share,
             Err(exhausted) => return Outcome::Answered(Err(exhausted.into())),
         };
         let mut drain = self.drain.clone();
         tokio::select! {
             biased;
-            answered = session.answer(request) => Outcome::Answered(answered),
+            answered = session.answer(request, share) => Outcome::Answered(answered),
             () = self.hangup.happened(), if ends_with_client => Outcome::Vanished,
             () = drain.started(), if waits => Outcome::Drained,
         }

@@ -18,7 +18,7 @@ use warden_protocol::messages::{EchoResponse, ListResponse, PingResponse};
 use warden_protocol::output::TooLong;
 use warden_protocol::{Request, Response};
 
-use crate::capacity::Exhausted;
+use crate::capacity::{Exhausted, Share};
 use crate::writer::Writer;
 
 /// One client, as the commands see it.
@@ -71,8 +71,9 @@ pub(crate) fn only_looks(request: &Request) -> bool {
 }
 
 impl Session<'_> {
-    /// Does a request and sends its answer; a refusal is sent by the caller.
-    pub(crate) async fn answer(&self, request: Request) -> Result<(), Refusal> {
+    /// Does a request and sends its answer; a refusal is sent by the caller. Its share of the capacity is given back before
+    /// either: who has an answer may ask for more.
+    pub(crate) async fn answer(&self, request: Request, share: Option<Share>) -> Result<(), Refusal> {
         let response = match request {
             Request::Run(run) => return self.run(run).await,
             Request::Link(link) => return self.link(link).await,
@@ -94,6 +95,7 @@ impl Session<'_> {
             Request::NetIn(request) => self.net_in(request).await?,
             Request::NetOut(request) => self.net_out(request).await?,
         };
+        drop(share);
         self.writer.response(&response).await.map_err(Refusal::Socket)
     }
 
