@@ -40,6 +40,8 @@ impl Drop for World {
     fn drop(&mut self) {
         let id = self.container.id();
         let _ = self.machine.destroy(id);
+        // Somebody may hold the machine until the process ends.
+        self.machine.network.close();
         self.machine.cgroups.remove_parents();
     }
 }
