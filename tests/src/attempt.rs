@@ -25,6 +25,18 @@ pub fn inside(attempt: &str) -> String {
     format!("exec python3 - <<'END'\n{}END\n", source(attempt))
 }
 
+/// The attempt to write to a setting of the kernel what is there already: a success changes nothing on this machine.
+pub fn rewrites(path: &str) -> String {
+    format!(
+        "
+path = '{path}'
+was = open(path).read()
+file = step('open', lambda: os.open(path, os.O_WRONLY))
+step('write', lambda: os.write(file, was.encode()))
+escaped()"
+    )
+}
+
 /// Makes the attempt as root in a container of each round.
 #[track_caller]
 pub fn rounds(script: &str, rounds: &[Round<'_>]) {

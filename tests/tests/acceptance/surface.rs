@@ -3,7 +3,7 @@
 //! As in `escapes.rs`, each is tried with everything on, and with what stops it turned off. What this machine's kernel
 //! does not have is told from what is refused by the error: ENOSYS, ENOENT or EAFNOSUPPORT rather than EPERM.
 
-use warden_tests::attempt::{self, HOST_IDS, NO_CAPABILITIES, NO_FILTER, rounds};
+use warden_tests::attempt::{self, HOST_IDS, NO_CAPABILITIES, NO_FILTER, rewrites, rounds};
 use warden_tests::{Connection, Daemon};
 
 const UNCONFINED: (&str, &str) =
@@ -95,12 +95,7 @@ escaped()";
 /// Of its own network, of which root inside is no administrator.
 #[test]
 fn settings_of_the_network() {
-    let script = "
-path = '/proc/sys/net/ipv4/ip_forward'
-was = open(path).read()
-file = step('open', lambda: os.open(path, os.O_WRONLY))
-step('write', lambda: os.write(file, was.encode()))
-escaped()";
+    let script = &rewrites("/proc/sys/net/ipv4/ip_forward");
     let writable = ("server.confinement", "{read_only_paths: false}");
     rounds(
         script,

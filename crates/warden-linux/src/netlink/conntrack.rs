@@ -158,8 +158,3 @@ fn forget_listed(
     }
     Ok(found.len())
 }
-
-/// Forgets all connections from or to an address.
-pub fn forget_address(socket: &mut Socket, address: IpAddr) -> Result<usize, Refusal> {
-    forget(socket, |connection| connection.original().has(address) || connection.reply().has(address))
-}

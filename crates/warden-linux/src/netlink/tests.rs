@@ -280,22 +280,35 @@ fn a_batch_is_done_whole_or_not_at_all() {
     });
 }
 
+/// A socket of a network namespace whose connections are tracked: they are where somebody asks for them.
+fn tracking() -> Socket {
+    output("ip", &["link", "set", "lo", "up"]);
+    let mut socket = Socket::open(Protocol::Netfilter).unwrap();
+    let mut batch = Batch::new("test");
+    batch.add_table();
+    batch.add_base_chain("all", ChainKind::Filter, Hook::Output, 0);
+    batch.add_rule("all", &[Expression::Connection { key: Connection::State, slot: 0 }]);
+    batch.commit(&mut socket).unwrap();
+    socket
+}
+
+/// Forgets the connections from or to an address.
+fn forget(socket: &mut Socket, address: IpAddr) -> usize {
+    let is_one = |connection: &conntrack::Tracked<'_>| {
+        connection.original().has(address) || connection.reply().has(address)
+    };
+    conntrack::forget(socket, is_one).unwrap()
+}
+
 #[test]
 fn connections_of_an_address_are_forgotten() {
     alone(|| {
-        output("ip", &["link", "set", "lo", "up"]);
-        let mut socket = Socket::open(Protocol::Netfilter).unwrap();
-        // Connections are tracked where somebody asks for them.
-        let mut batch = Batch::new("test");
-        batch.add_table();
-        batch.add_base_chain("all", ChainKind::Filter, Hook::Output, 0);
-        batch.add_rule("all", &[Expression::Connection { key: Connection::State, slot: 0 }]);
-        batch.commit(&mut socket).unwrap();
+        let mut socket = tracking();
         let packet = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
         packet.send_to(b"x", "127.0.0.2:9").unwrap();
-        assert_eq!(conntrack::forget_address(&mut socket, [127, 0, 0, 3].into()).unwrap(), 0);
-        assert_eq!(conntrack::forget_address(&mut socket, [127, 0, 0, 2].into()).unwrap(), 1);
-        assert_eq!(conntrack::forget_address(&mut socket, [127, 0, 0, 2].into()).unwrap(), 0);
+        assert_eq!(forget(&mut socket, [127, 0, 0, 3].into()), 0);
+        assert_eq!(forget(&mut socket, [127, 0, 0, 2].into()), 1);
+        assert_eq!(forget(&mut socket, [127, 0, 0, 2].into()), 0);
 
         packet.send_to(b"x", "127.0.0.2:9").unwrap();
         let is_it = |connection: &conntrack::Tracked<'_>| {
@@ -308,20 +321,14 @@ fn connections_of_an_address_are_forgotten() {
         assert_eq!(conntrack::forget(&mut socket, is_it).unwrap(), 1);
         let packet = std::net::UdpSocket::bind("[::1]:0").unwrap();
         packet.send_to(b"x", "[::1]:9").unwrap();
-        assert_eq!(conntrack::forget_address(&mut socket, "::1".parse().unwrap()).unwrap(), 1);
+        assert_eq!(forget(&mut socket, "::1".parse().unwrap()), 1);
     });
 }
 
 #[test]
 fn of_those_that_sent_to_a_port_the_kernel_tells_of_no_others() {
     alone(|| {
-        output("ip", &["link", "set", "lo", "up"]);
-        let mut socket = Socket::open(Protocol::Netfilter).unwrap();
-        let mut batch = Batch::new("test");
-        batch.add_table();
-        batch.add_base_chain("all", ChainKind::Filter, Hook::Output, 0);
-        batch.add_rule("all", &[Expression::Connection { key: Connection::State, slot: 0 }]);
-        batch.commit(&mut socket).unwrap();
+        let mut socket = tracking();
         for (ipv6, address) in [(false, "127.0.0.1"), (true, "::1")] {
             let senders = [(); 3].map(|()| std::net::UdpSocket::bind((address, 0)).unwrap());
             for sender in &senders {
