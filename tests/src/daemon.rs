@@ -197,6 +197,15 @@ impl Daemon {
         processes
     }
 
+    /// The process that its iomuxes are copied from.
+    pub fn fork_server(&self) -> i32 {
+        let is_it = |process: &kernel::Process| {
+            process.command.contains("iomux --fork-server")
+                && kernel::parent_of(process.pid) == Some(self.pid())
+        };
+        kernel::processes().into_iter().find(is_it).expect("it starts with the first container").pid
+    }
+
     /// Runs a command in its network namespace, also when it has ended.
     pub fn in_its_network(&self, program: &str) -> Command {
         let mut command = Command::new("nsenter");

@@ -205,7 +205,7 @@ impl Actor {
         tokio::select! {
             command = self.inbox.recv(), if self.take_over.is_none() => Occurrence::Command(command),
             event = next_event(self.link.as_mut()) => Occurrence::Event(event),
-            () = exit(self.process.as_mut()) => Occurrence::Exited,
+            () = exit(self.process.as_ref()) => Occurrence::Exited,
             outcome = taken_over(self.take_over.as_mut()) => Occurrence::TakenOver(outcome),
             outcome = out_of_memory::next(self.alarm.as_mut()) => Occurrence::OutOfMemory(outcome),
             outcome = outcome(clearing) => Occurrence::Cleared(outcome),
@@ -424,7 +424,7 @@ impl Actor {
             self.died("supervisor died");
             self.shared.set_state(State::Stopped);
             self.save_later();
-            if let Some(process) = &mut self.process {
+            if let Some(process) = &self.process {
                 process.kill();
             }
             self.kill_processes();
@@ -500,7 +500,7 @@ async fn next_event(link: Option<&mut Link>) -> Result<Event, Lost> {
     }
 }
 
-async fn exit(process: Option<&mut Process>) {
+async fn exit(process: Option<&Process>) {
     match process {
         Some(process) => process.end().await,
         None => pending().await,

@@ -204,7 +204,7 @@ impl Making {
             Object::Spec => self.write_spec(),
             Object::Processes => {
                 let spec = machine.depot.spec_path(id);
-                let started = Supervisor::start(&machine.supervisor, &spec);
+                let started = Supervisor::start(&machine.supervisors, &spec);
                 self.supervisor = Some(Handle::current().block_on(started)?);
                 Ok(())
             }
@@ -217,7 +217,7 @@ impl Making {
     fn connect(&mut self) -> Result<(), Error> {
         let (machine, id, leases) = (Arc::clone(&self.machine), self.id, self.leases()?);
         let supervisor = self.supervisor.as_mut().ok_or_else(|| unordered(Object::Network))?;
-        let attached = Namespace::of(supervisor.init, supervisor.process.id())
+        let attached = Namespace::of(supervisor.init, &supervisor.process)
             .and_then(|namespace| machine.network.attach(id, leases.addresses, &namespace));
         // An init that fails takes its namespace away: its own reason is the one to tell.
         Handle::current().block_on(supervisor.stand(&machine.depot.spec_path(id)))?;

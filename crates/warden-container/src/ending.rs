@@ -206,7 +206,7 @@ impl Actor {
     fn kill_supervisor(&mut self) {
         tracing::error!(container = %self.shared.id, "iomux did not kill its container in time");
         self.link = None;
-        if let Some(process) = &mut self.process {
+        if let Some(process) = &self.process {
             process.kill();
         }
         self.lose(&crate::link::Lost::Closed);

@@ -14,6 +14,7 @@ mod dns;
 mod ending;
 pub mod error;
 mod failpoint;
+mod fork_server;
 mod ground;
 pub mod host;
 pub mod id;

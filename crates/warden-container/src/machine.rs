@@ -14,6 +14,7 @@ use crate::device::Device;
 use crate::disk::image::DepotImage;
 use crate::dns::Dns;
 use crate::error::{Context, Error};
+use crate::fork_server::ForkServer;
 use crate::id::Ids;
 use crate::image::{self, Lower};
 use crate::leases::Pools;
@@ -47,8 +48,8 @@ pub(crate) struct Machine {
     pub(crate) lower: Lower,
     /// Path of wshd, which no container can read.
     pub(crate) init: PathBuf,
-    /// Path of iomux.
-    pub(crate) supervisor: PathBuf,
+    /// Where iomuxes come from.
+    pub(crate) supervisors: ForkServer,
     /// What is left of containers that nobody can name.
     pub(crate) quarantine: Quarantine,
     /// Whether clients are served.
@@ -88,6 +89,8 @@ impl Machine {
             ids.pass(id);
         }
         let lower = Lower::prepare(&settings.image, &depot, ids.next())?;
+        // All ids are of the same length.
+        let supervisors = ForkServer::new(supervisor, depot.spec_path(ids.next()).as_os_str().len());
         if let Err(error) = image::remove_unused(&depot, &lower) {
             tracing::warn!(%error, "old images were not removed");
         }
@@ -104,7 +107,7 @@ impl Machine {
             removals: Removals::default(),
             lower,
             init,
-            supervisor,
+            supervisors,
             quarantine: Quarantine::default(),
             serving: AtomicBool::new(false),
             activity: Activity::default(),

@@ -1,56 +1,53 @@
-//! A process that is watched: a child of ours, or one that an earlier daemon has started.
+//! A process that is watched: it is no child of ours, and whoever has made or adopted it reaps it.
 
 use std::io;
 use std::os::fd::OwnedFd;
 use std::time::Duration;
 
+use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::process::{Pid, PidfdFlags, Signal};
 use tokio::io::unix::AsyncFd;
-use tokio::process::Child;
 
 /// A running process, or one that was not noticed to have ended.
 #[derive(Debug)]
-pub(crate) enum Process {
-    /// Reaped when its end is noticed.
-    Child(Child),
-    /// Reaped by whoever has adopted it; its pidfd tells its end.
-    Other { pid: u32, pidfd: AsyncFd<OwnedFd> },
+pub(crate) struct Process {
+    pid: u32,
+    pidfd: AsyncFd<OwnedFd>,
 }
 
 impl Process {
-    /// Watches a process that is no child of ours.
+    /// Watches the process of this number, whichever it is.
+    pub(crate) fn open(pid: u32) -> io::Result<Self> {
+        let number = i32::try_from(pid).ok().and_then(Pid::from_raw).ok_or(io::ErrorKind::InvalidInput)?;
+        Self::new(pid, rustix::process::pidfd_open(number, PidfdFlags::empty())?)
+    }
+
+    /// Watches the process of this number and pidfd.
     #[expect(
         deprecated,
         reason = "its successor is unsafe, because some types change their descriptor; this one owns one for its whole life"
     )]
-    pub(crate) fn other(pid: u32) -> io::Result<Self> {
-        let number = i32::try_from(pid).ok().and_then(Pid::from_raw).ok_or(io::ErrorKind::InvalidInput)?;
-        let pidfd = rustix::process::pidfd_open(number, PidfdFlags::empty())?;
-        Ok(Self::Other { pid, pidfd: AsyncFd::new(pidfd)? })
+    pub(crate) fn new(pid: u32, pidfd: OwnedFd) -> io::Result<Self> {
+        Ok(Self { pid, pidfd: AsyncFd::new(pidfd)? })
     }
 
-    /// Its process id; 0 once it is reaped.
+    /// Its process id: somebody else's, maybe, once it has ended.
     pub(crate) fn id(&self) -> u32 {
-        match self {
-            Self::Child(child) => child.id().unwrap_or_default(),
-            Self::Other { pid, .. } => *pid,
-        }
+        self.pid
     }
 
     /// Kills it; one that has ended is well.
-    pub(crate) fn kill(&mut self) {
-        match self {
-            Self::Child(child) => {
-                let _ = child.start_kill();
-            }
-            Self::Other { pidfd, .. } => {
-                let _ = rustix::process::pidfd_send_signal(pidfd.get_ref(), Signal::KILL);
-            }
-        }
+    pub(crate) fn kill(&self) {
+        let _ = rustix::process::pidfd_send_signal(self.pidfd.get_ref(), Signal::KILL);
+    }
+
+    /// Whether it has ended.
+    pub(crate) fn has_ended(&self) -> io::Result<bool> {
+        has_ended(self.pidfd.get_ref())
     }
 
     /// Waits for its end, and kills it when that is late.
-    pub(crate) async fn end_within(mut self, time: Duration) {
+    pub(crate) async fn end_within(self, time: Duration) {
         if tokio::time::timeout(time, self.end()).await.is_err() {
             self.kill();
             self.end().await;
@@ -58,13 +55,16 @@ impl Process {
     }
 
     /// Waits for its end. May be dropped at any time.
-    pub(crate) async fn end(&mut self) {
-        match self {
-            // A status that cannot be had is an end, too.
-            Self::Child(child) => drop(child.wait().await),
-            Self::Other { pidfd, .. } => drop(pidfd.readable().await),
-        }
+    pub(crate) async fn end(&self) {
+        drop(self.pidfd.readable().await);
     }
+}
+
+/// Whether the process behind a pidfd has ended.
+pub(crate) fn has_ended(pidfd: &OwnedFd) -> io::Result<bool> {
+    let now = Timespec { tv_sec: 0, tv_nsec: 0 };
+    let mut wanted = [PollFd::new(pidfd, PollFlags::IN)];
+    Ok(rustix::event::poll(&mut wanted, Some(&now))? > 0)
 }
 
 #[cfg(test)]
@@ -74,14 +74,15 @@ mod tests {
     #[tokio::test]
     async fn the_end_of_another_s_child_is_noticed() {
         let mut child = std::process::Command::new("sleep").arg("100").spawn().unwrap();
-        let mut process = Process::other(child.id()).unwrap();
+        let process = Process::open(child.id()).unwrap();
         assert_eq!(process.id(), child.id());
         let early = tokio::time::timeout(std::time::Duration::from_millis(20), process.end()).await;
-        assert!(early.is_err());
+        assert!(early.is_err() && !process.has_ended().unwrap());
         process.kill();
         process.end().await;
         process.end().await;
+        assert!(process.has_ended().unwrap());
         assert!(!child.wait().unwrap().success());
-        assert!(Process::other(0).is_err());
+        assert!(Process::open(0).is_err());
     }
 }

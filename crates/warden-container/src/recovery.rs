@@ -249,7 +249,7 @@ async fn take(shared: &Arc<Shared>) -> Result<Adoption, Error> {
         Some(supervisor) => supervisor,
         None => {
             tracing::warn!(container = %shared.id, "iomux is dead: another takes over");
-            Supervisor::take_over(&machine.supervisor, &spec).await?
+            Supervisor::take_over(&machine.supervisors, &spec).await?
         }
     };
     let shared = Arc::clone(shared);

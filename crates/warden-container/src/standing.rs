@@ -126,7 +126,7 @@ impl Making {
 
     /// Ends it: what it holds of the pools is as if nobody had taken it.
     pub(crate) async fn give_up(mut self) {
-        if let Some(mut supervisor) = self.supervisor.take() {
+        if let Some(supervisor) = self.supervisor.take() {
             // It may have ended by itself; what it leaves is killed with the other objects.
             supervisor.process.kill();
             supervisor.process.end().await;

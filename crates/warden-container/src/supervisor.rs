@@ -1,23 +1,21 @@
 //! One container's iomux: how it is started, found again, replaced, and how one that an earlier daemon left is ended.
 
 use std::ffi::OsStr;
-use std::fs::{self, OpenOptions};
+use std::fs;
 use std::io;
-use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
-use std::process::Stdio;
 use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::process::{Pid, PidfdFlags, Signal};
-use tokio::process::{Child, Command};
 use warden_init::byte_string::ByteString;
+use warden_iomux::Origin;
 use warden_iomux::message::{Event, Request, VERSION, VERSIONS};
 use warden_linux::socket::PacketSocket;
 
 use crate::error::{Context, Error};
+use crate::fork_server::ForkServer;
 use crate::link::{Link, Lost};
 use crate::process::Process;
 
@@ -42,10 +40,10 @@ pub(crate) struct Supervisor {
 }
 
 impl Supervisor {
-    /// Starts `program` on the `spec.json` of a container's directory, and waits until the container's init has its
-    /// namespaces.
-    pub(crate) async fn start(program: &Path, spec: &Path) -> Result<Self, Error> {
-        Self::launch(program, &[], spec, BUILDING, Stage::Born).await
+    /// Starts one on the `spec.json` of a container's directory, and waits until the container's init has its namespaces.
+    pub(crate) async fn start(server: &ForkServer, spec: &Path) -> Result<Self, Error> {
+        let (link, process) = launch(server, spec, Origin::Built).await?;
+        Self::await_start(link, process, spec, BUILDING, Stage::Born).await
     }
 
     /// Waits until the container stands.
@@ -60,17 +58,15 @@ impl Supervisor {
                 Ok(())
             }
             Ok(Err(Failure::Refused(error))) => Err(error),
-            Ok(Err(Failure::Lost(lost))) => match &mut self.process {
-                Process::Child(child) => Err(explain(lost, child, spec, BUILDING).await),
-                Process::Other { .. } => Err(lost).context(|| BUILDING.to_owned()),
-            },
+            Ok(Err(Failure::Lost(lost))) => Err(explain(&lost, spec, BUILDING)),
             Err(_) => Err(Error::TimedOut { action: BUILDING.to_owned(), seconds: START_TIME.as_secs() }),
         }
     }
 
-    /// Starts `program` in the place of an iomux that has died, and waits until it has told what that one left.
-    pub(crate) async fn take_over(program: &Path, spec: &Path) -> Result<Self, Error> {
-        Self::launch(program, &["--adopt"], spec, "taking the container over", Stage::Ready).await
+    /// Starts one in the place of an iomux that has died, and waits until it has told what that one left.
+    pub(crate) async fn take_over(server: &ForkServer, spec: &Path) -> Result<Self, Error> {
+        let (link, process) = launch(server, spec, Origin::Adopted).await?;
+        Self::await_start(link, process, spec, "taking the container over", Stage::Ready).await
     }
 
     /// Finds the iomux of a container that an earlier daemon has made; none when it is dead, or is ended because it says
@@ -82,7 +78,7 @@ impl Supervisor {
             connected => connected.context(|| format!("connecting to {}", path.display()))?,
         };
         let pid = socket.peer().context(|| format!("asking for the peer of {}", path.display()))?;
-        let process = Process::other(pid.unsigned_abs()).context(|| format!("watching iomux {pid}"));
+        let process = Process::open(pid.unsigned_abs()).context(|| format!("watching iomux {pid}"));
         let mut link = greet(socket)?;
         match tokio::time::timeout(START_TIME, greeted(&mut link, Stage::Ready)).await {
             // It spoke after it was held: the number was its own.
@@ -90,7 +86,7 @@ impl Supervisor {
             Ok(Err(Failure::Lost(Lost::Closed))) => Ok(None),
             Ok(Err(Failure::Lost(lost @ Lost::Garbage(_)))) => {
                 tracing::error!(pid, error = %lost, "iomux is ended");
-                let mut process = process?;
+                let process = process?;
                 process.kill();
                 match tokio::time::timeout(END_OTHER_TIME, process.end()).await {
                     Ok(()) => Ok(None),
@@ -105,30 +101,31 @@ impl Supervisor {
         }
     }
 
-    async fn launch(
-        program: &Path,
-        options: &[&str],
+    async fn await_start(
+        mut link: Link,
+        process: Process,
         spec: &Path,
         action: &'static str,
         until: Stage,
     ) -> Result<Self, Error> {
-        let (ours, theirs) = PacketSocket::pair().context(|| "making the socket of iomux".to_owned())?;
-        let mut link = greet(ours)?;
-        let mut child = spawn(program, options, spec, theirs)?;
         let started = tokio::time::timeout(START_TIME, greeted(&mut link, until)).await;
         let failure = match started {
-            Ok(Ok((init, stands, told))) => {
-                return Ok(Self { link, process: Process::Child(child), init, told, stands });
-            }
+            Ok(Ok((init, stands, told))) => return Ok(Self { link, process, init, told, stands }),
             Ok(Err(Failure::Refused(error))) => error,
-            Ok(Err(Failure::Lost(lost))) => explain(lost, &mut child, spec, action).await,
+            Ok(Err(Failure::Lost(lost))) => explain(&lost, spec, action),
             Err(_) => Error::TimedOut { action: action.to_owned(), seconds: START_TIME.as_secs() },
         };
         // It may have ended by itself.
-        let _ = child.start_kill();
-        let _ = child.wait().await;
+        process.kill();
+        process.end().await;
         Err(failure)
     }
+}
+
+async fn launch(server: &ForkServer, spec: &Path, origin: Origin) -> Result<(Link, Process), Error> {
+    let (ours, theirs) = PacketSocket::pair().context(|| "making the socket of iomux".to_owned())?;
+    let link = greet(ours)?;
+    Ok((link, server.start(spec, origin, theirs).await?))
 }
 
 /// Whether nobody listens on a socket.
@@ -140,29 +137,6 @@ fn greet(socket: PacketSocket) -> Result<Link, Error> {
     let mut link = Link::new(socket).context(|| "watching the socket of iomux".to_owned())?;
     link.send(&Request::Hello { version: VERSION }, None).context(|| "greeting iomux".to_owned())?;
     Ok(link)
-}
-
-fn spawn(program: &Path, options: &[&str], spec: &Path, stdin: PacketSocket) -> Result<Child, Error> {
-    let log = spec.with_file_name("run").join("iomux.log");
-    let log = OpenOptions::new()
-        .create(true)
-        .append(true)
-        .mode(0o600)
-        .open(&log)
-        .context(|| format!("opening {}", log.display()))?;
-    let mut command = Command::new(program);
-    command.env_clear();
-    #[cfg(feature = "failpoints")]
-    command.envs(std::env::var_os("WARDEN_IOMUX_FAILPOINT").map(|point| ("WARDEN_IOMUX_FAILPOINT", point)));
-    command
-        .args(options)
-        .arg(spec)
-        .current_dir("/")
-        .stdin(Stdio::from(OwnedFd::from(stdin)))
-        .stdout(Stdio::null())
-        .stderr(log)
-        .spawn()
-        .context(|| format!("starting {}", program.display()))
 }
 
 enum Failure {
@@ -230,21 +204,13 @@ pub(crate) fn refusal(step: &ByteString, object: &ByteString, errno: i32) -> Err
 }
 
 /// Says why iomux was lost before the container stood, with its own last words.
-async fn explain(lost: Lost, child: &mut Child, spec: &Path, action: &str) -> Error {
-    let status = match lost {
-        Lost::Closed => tokio::time::timeout(Duration::from_secs(1), child.wait()).await.ok(),
-        _ => None,
-    };
+fn explain(lost: &Lost, spec: &Path, action: &str) -> Error {
     let log = fs::read(spec.with_file_name("run").join("iomux.log")).unwrap_or_default();
     let words = String::from_utf8_lossy(&log);
     let words = words.lines().rfind(|line| !line.trim().is_empty()).unwrap_or_default();
-    let reason = match status {
-        Some(Ok(status)) => format!("iomux ended with {status}: {words}"),
-        _ => format!("{lost}: {words}"),
-    };
     Error::Failed {
         action: action.to_owned(),
-        source: io::Error::other(reason.trim_end_matches(": ").to_owned()),
+        source: io::Error::other(format!("{lost}: {words}").trim_end_matches(": ").to_owned()),
     }
 }
 
@@ -284,10 +250,10 @@ fn runs_on(pid: Pid, spec: &Path) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::PermissionsExt;
     use std::path::PathBuf;
 
     use super::*;
+    use crate::fork_server::tests::stand_in;
 
     fn container() -> (tempfile::TempDir, PathBuf) {
         let directory = tempfile::tempdir().unwrap();
@@ -296,31 +262,18 @@ mod tests {
         (directory, spec)
     }
 
-    /// A program that stands in for iomux: it says what a script says.
-    fn program(directory: &Path, script: &str) -> PathBuf {
-        let path = directory.join("iomux");
-        fs::write(&path, format!("#!/bin/sh\n{script}\n")).unwrap();
-        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
-        path
-    }
-
+    /// What is told of an iomux that says what a script says.
     async fn refusal(script: &str) -> String {
         let (directory, spec) = container();
-        let program = program(directory.path(), script);
-        Supervisor::start(&program, &spec).await.unwrap_err().to_string()
-    }
-
-    #[tokio::test]
-    async fn a_missing_program_is_named() {
-        let (_directory, spec) = container();
-        let refused = Supervisor::start(Path::new("/no/iomux"), &spec).await.unwrap_err().to_string();
-        assert_eq!(refused, "starting /no/iomux: No such file or directory (os error 2)");
+        let program = directory.path().join("iomux");
+        stand_in(&program, script);
+        Supervisor::start(&ForkServer::new(program, 100), &spec).await.unwrap_err().to_string()
     }
 
     #[tokio::test]
     async fn an_early_end_is_told_with_its_last_words() {
         let refused = refusal("echo why >&2; exit 3").await;
-        assert_eq!(refused, "building the container: iomux ended with exit status: 3: why");
+        assert_eq!(refused, "building the container: iomux has closed its socket: why");
     }
 
     #[tokio::test]
@@ -347,8 +300,8 @@ mod tests {
     fn only_the_process_of_this_container_is_killed() {
         let (directory, spec) = container();
         end(&spec).unwrap();
-        let mut child = std::process::Command::new(program(directory.path(), "exec sleep 100"))
-            .arg("/other/spec.json")
+        let mut child = std::process::Command::new("/bin/sh")
+            .args(["-c", "exec sleep 100", "/other/spec.json"])
             .spawn()
             .unwrap();
         fs::write(directory.path().join("run/iomux.pid"), child.id().to_string()).unwrap();

@@ -42,7 +42,7 @@ impl Actor {
         let spec = machine.depot.spec_path(self.shared.id);
         self.take_over = Some(tokio::spawn(async move {
             // Two would read the same pipes.
-            if let Some(mut old) = old {
+            if let Some(old) = old {
                 old.kill();
                 if tokio::time::timeout(END_TIME, old.end()).await.is_err() {
                     let source = std::io::Error::other(undying::describe(old.id().cast_signed()));
@@ -51,7 +51,7 @@ impl Actor {
             }
             let mut attempt = 1;
             loop {
-                match Supervisor::take_over(&machine.supervisor, &spec).await {
+                match Supervisor::take_over(&machine.supervisors, &spec).await {
                     Err(error) if attempt < ATTEMPTS && !matches!(error, Error::TimedOut { .. }) => {
                         tracing::warn!(%error, attempt, "an iomux did not take over");
                         attempt += 1;

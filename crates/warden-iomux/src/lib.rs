@@ -5,6 +5,7 @@ mod client;
 mod copy;
 mod failpoint;
 pub mod file;
+pub mod fork_server;
 mod job;
 pub mod layout;
 pub mod link;

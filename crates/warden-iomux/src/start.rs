@@ -6,6 +6,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
 
+use serde::{Deserialize, Serialize};
 use warden_init::build::{self, Init, SetupError};
 use warden_init::spec::{self, Spec};
 use warden_linux::socket::{PacketListener, PacketSocket};
@@ -49,7 +50,8 @@ fn failed(action: &'static str, object: &Path) -> impl FnOnce(io::Error) -> Fail
 }
 
 /// How the container comes to be.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Origin {
     /// It is built.
     Built,
@@ -65,13 +67,18 @@ pub enum Origin {
 /// A packet socket as stdin is its first client. What it has to say to people goes to the container's log from the
 /// moment at which that is open.
 pub fn run(path: &Path, origin: Origin) -> Result<(), Failure> {
+    let control = take_control().map_err(failed("take over", Path::new("stdin")))?;
+    supervise(path, origin, control)
+}
+
+/// As [`run`], for the client `control`.
+pub(crate) fn supervise(path: &Path, origin: Origin, control: Option<PacketSocket>) -> Result<(), Failure> {
     let path = fs::canonicalize(path).map_err(failed("find the spec", path))?;
-    let spec = read_spec(&path)?;
     let directory = path.parent().unwrap_or(Path::new("/"));
     std::env::set_current_dir(directory).map_err(failed("work in", directory))?;
     let layout = Layout::new(Path::new("."));
-    let control = take_control().map_err(failed("take over", Path::new("stdin")))?;
     detach(&layout)?;
+    let spec = read_spec(&path)?;
     let listener = listen(&layout.iomux_socket())?;
     // Only now: where another iomux listens, the file is its own.
     write_id(&layout.iomux_pid(), process::id())?;

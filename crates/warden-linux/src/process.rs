@@ -228,6 +228,45 @@ pub fn set_name(name: &CStr) -> io::Result<()> {
     Ok(rustix::thread::set_name(name)?)
 }
 
+/// Where the kernel keeps the arguments that this process was started with, and shows them from (/proc/self/cmdline).
+#[derive(Clone, Copy, Debug)]
+pub struct Arguments {
+    start: usize,
+    /// Bytes that there are.
+    room: usize,
+}
+
+impl Arguments {
+    /// Finds them. Whoever has read them by `std::env` must not do so again once they are replaced.
+    pub fn find() -> io::Result<Self> {
+        let stat = std::fs::read_to_string("/proc/self/stat")?;
+        // The name before it may hold anything, a parenthesis too; what follows begins with the third field.
+        let fields = stat.rsplit_once(')').map(|(_, rest)| rest).unwrap_or_default();
+        let mut bounds = fields.split_whitespace().skip(48 - 3).map(|field| field.parse::<usize>().ok());
+        match (bounds.next().flatten(), bounds.next().flatten()) {
+            (Some(start), Some(end)) if 0 < start && start < end => Ok(Self { start, room: end - start }),
+            _ => Err(io::ErrorKind::InvalidData.into()),
+        }
+    }
+
+    /// Shows others instead; fails with `E2BIG` when they need more room.
+    pub fn replace(self, arguments: &[&[u8]]) -> io::Result<()> {
+        let text: Vec<u8> =
+            arguments.iter().flat_map(|argument| argument.iter().copied().chain([0])).collect();
+        if text.len() > self.room {
+            return Err(io::Error::from_raw_os_error(libc::E2BIG));
+        }
+        let start = std::ptr::with_exposed_provenance_mut::<u8>(self.start);
+        // SAFETY: the kernel has put `room` bytes there, on the stack and writable; no reference to them exists, and by the
+        // contract of `find` nobody reads them meanwhile.
+        unsafe {
+            start.write_bytes(0, self.room);
+            start.copy_from_nonoverlapping(text.as_ptr(), text.len());
+        }
+        Ok(())
+    }
+}
+
 /// Has the kernel kill this process when the thread that made it ends.
 pub fn die_with_parent() -> io::Result<()> {
     Ok(rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?)
@@ -332,5 +371,16 @@ mod tests {
         assert_eq!(permitted, before.2);
         let failed = with_effective_user(4711, || Err::<(), _>(io::ErrorKind::Other.into()));
         assert!(failed.is_err() && fields() == before);
+    }
+
+    #[test]
+    fn arguments_that_need_more_room_than_there_is_change_nothing() {
+        let shown = || std::fs::read("/proc/self/cmdline").unwrap();
+        let (before, arguments) = (shown(), Arguments::find().unwrap());
+        let refused = arguments.replace(&[&before, b"more"]).unwrap_err();
+        assert_eq!((refused.raw_os_error(), shown()), (Some(libc::E2BIG), before.clone()));
+        let same: Vec<&[u8]> = before.strip_suffix(b"\0").unwrap().split(|byte| *byte == 0).collect();
+        arguments.replace(&same).unwrap();
+        assert_eq!(shown(), before);
     }
 }

@@ -38,6 +38,16 @@ pub fn block_for_good() -> io::Result<()> {
     Ok(())
 }
 
+/// Lets children vanish as soon as they end, whom nobody waits for; or has them wait to be reaped again.
+pub fn forget_children(forget: bool) -> io::Result<()> {
+    let action = if forget { libc::SIG_IGN } else { libc::SIG_DFL };
+    // SAFETY: neither action is a function.
+    match unsafe { libc::signal(libc::SIGCHLD, action) } {
+        libc::SIG_ERR => Err(io::Error::last_os_error()),
+        _ => Ok(()),
+    }
+}
+
 /// Unblocks every signal. Async-signal-safe.
 pub(crate) fn unblock_all() {
     let mut none = MaybeUninit::uninit();

@@ -307,6 +307,45 @@ fn a_supervisor_that_dies_is_replaced_and_no_byte_is_lost() {
     client.destroy(&handle);
 }
 
+#[test]
+fn the_fork_server_dies_alone_and_goes_with_the_daemon() {
+    let mut daemon = Daemon::with(&[]);
+    let mut client = daemon.connect();
+    let handle = client.create();
+    let id = client.id(&handle);
+    let server = daemon.fork_server();
+    let iomux = pid_of(&daemon, &id, "iomux");
+    assert_eq!(kernel::parent_of(iomux), Some(server));
+    let line = fs::read(format!("/proc/{iomux}/cmdline")).unwrap();
+    let spec = format!("iomux\0{}\0", daemon.depot(&id).join("spec.json").display());
+    let shown = String::from_utf8(line).unwrap();
+    assert!(shown.trim_end_matches('\0').ends_with(spec.trim_end_matches('\0')), "{shown:?}");
+    // Nothing but its pid is the server's: neither its socket nor wardend's.
+    let sockets = |pid: i32| {
+        let links = fs::read_dir(format!("/proc/{pid}/fd")).unwrap().flatten();
+        links.filter_map(|link| fs::read_link(link.path()).ok()).collect::<std::collections::HashSet<_>>()
+    };
+    let socket = |path: &std::path::PathBuf| path.to_string_lossy().starts_with("socket:");
+    assert!(!sockets(server).intersection(&sockets(iomux)).any(socket));
+
+    kernel::signal(server, Signal::KILL);
+    eventually("it is dead", 20, || !kernel::is_alive(server));
+    let second = client.create();
+    let next = daemon.fork_server();
+    assert_ne!(next, server);
+    assert_eq!(client.text(&handle, "echo well"), "well\n");
+    kill_helper(&daemon, &id, "iomux");
+    assert_eq!(client.text(&handle, "echo well"), "well\n", "another iomux comes from it, too");
+    assert_eq!(kernel::parent_of(pid_of(&daemon, &id, "iomux")), Some(next));
+
+    let mut client = killed_and_restarted(&mut daemon);
+    eventually("it goes with the daemon", 20, || !kernel::is_alive(next));
+    for handle in [handle, second] {
+        assert_eq!(client.text(&handle, "echo well"), "well\n");
+        client.destroy(&handle);
+    }
+}
+
 /// Says something to the daemon in the name of a container's iomux, on each of its sockets.
 fn say_as_iomux(pid: i32, words: &[u8]) {
     let pid = rustix::process::Pid::from_raw(pid).unwrap();

@@ -52,7 +52,7 @@ fn a_container_that_is_ready_is_handed_out_without_starting_a_process() {
     let daemon = Daemon::with(&[(SIZE, "4"), TWO_NETWORKS]);
     let ahead = parked(&daemon, 2);
     let mut client = daemon.connect();
-    let known = daemon.helpers().into_iter().map(|process| process.pid);
+    let known = daemon.helpers().into_iter().map(|process| process.pid).chain([daemon.fork_server()]);
     let mut midwife = Midwife::of(daemon.pid(), known);
     let first = client.create();
     let chosen = CreateRequest { handle: Some(b"chosen".to_vec()), ..CreateRequest::default() };

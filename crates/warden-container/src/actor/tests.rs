@@ -12,6 +12,7 @@ use warden_linux::socket::PacketSocket;
 
 use super::*;
 use crate::container::Container;
+use crate::fork_server::tests::stand_in;
 use crate::info::Info;
 use crate::machine::Machine;
 use crate::registry::Registry;
@@ -24,14 +25,15 @@ struct World {
     container: Arc<Container>,
     iomux: Iomux,
     /// The process that stands for iomux.
-    process: rustix::process::Pid,
+    process: Process,
+    _child: tokio::process::Child,
     _depot: tempfile::TempDir,
 }
 
 impl World {
     /// Lets iomux end, as it does after its init.
     fn end_iomux(&mut self) {
-        rustix::process::kill_process(self.process, rustix::process::Signal::KILL).unwrap();
+        self.process.kill();
         self.iomux.0 = None;
     }
 }
@@ -115,8 +117,7 @@ fn world(name: &str, program: &[&str]) -> World {
         .kill_on_drop(true)
         .spawn()
         .unwrap();
-    let pid = rustix::process::Pid::from_raw(child.id().unwrap().cast_signed()).unwrap();
-    let process = crate::process::Process::Child(child);
+    let [process, watched] = [(); 2].map(|()| Process::open(child.id().unwrap()).unwrap());
     let supervisor =
         Supervisor { link: Link::new(ours).unwrap(), process, init: 0, told: Vec::new(), stands: true };
     let leases = machine.pools.lease(id, None).unwrap();
@@ -126,7 +127,7 @@ fn world(name: &str, program: &[&str]) -> World {
     let container = Container::launch(shared, supervisor);
     reservation.fill(Arc::clone(&container), None, registry.open());
     let iomux = Iomux(Some(crate::link::watch(theirs).unwrap()));
-    World { machine, registry, container, iomux, process: pid, _depot: depot }
+    World { machine, registry, container, iomux, process: watched, _child: child, _depot: depot }
 }
 
 const SLEEPS: &[&str] = &["sleep", "1000"];
@@ -342,12 +343,11 @@ impl Successor {
     fn new(world: &World, then: &str) -> Self {
         let starts = world.machine.settings.depot.join("helpers/starts");
         let script = format!(
-            "#!/bin/sh\necho $$ >>{}\nprintf '{{\"hello\":{{\"version\":1}}}}' >&0\n\
+            "echo $$ >>{}\nprintf '{{\"hello\":{{\"version\":1}}}}' >&0\n\
              printf '{{\"ready\":{{\"init_pid\":1}}}}' >&0\n{then}\nexec sleep 1000\n",
             starts.display()
         );
-        fs::write(&world.machine.supervisor, script).unwrap();
-        fs::set_permissions(&world.machine.supervisor, fs::Permissions::from_mode(0o755)).unwrap();
+        stand_in(&world.machine.settings.helpers.join("iomux"), &script);
         // The next iomux keeps a log.
         let spec = world.machine.depot.spec_path(world.container.id());
         fs::create_dir_all(spec.with_file_name("run")).unwrap();
@@ -381,8 +381,7 @@ async fn an_iomux_that_is_not_understood_is_ended_and_another_takes_over() {
         assert!(job.progress().borrow().end.is_none(), "the job goes on");
         assert_eq!((info(&world).await.state, info(&world).await.events.len()), (State::Active, 0));
         assert_eq!(successor.started().len(), 1);
-        let gone = rustix::process::test_kill_process(world.process);
-        assert!(gone.is_err(), "two would read the same pipes");
+        assert!(world.process.has_ended().unwrap(), "two would read the same pipes");
     }
 }
 

@@ -1,26 +1,33 @@
 //! iomux: `iomux SPEC.json` builds the container that the file describes and supervises it until its end; with `--adopt` it
-//! takes over a container whose iomux has died.
+//! takes over a container whose iomux has died. `iomux --fork-server` is what wardend has copied for each container.
 
+use std::ffi::OsStr;
 use std::path::Path;
 use std::process::ExitCode;
 
-use warden_iomux::Origin;
+use warden_iomux::{Origin, fork_server};
 
 fn main() -> ExitCode {
     let arguments: Vec<_> = std::env::args_os().skip(1).collect();
-    let (origin, spec) = match arguments.as_slice() {
-        [spec] => (Origin::Built, spec),
-        [option, spec] if option == "--adopt" => (Origin::Adopted, spec),
+    let outcome = match arguments.as_slice() {
+        // What follows is room for what its copies show in its place.
+        [option, _] if option == "--fork-server" => fork_server::serve().map_err(|error| error.to_string()),
+        [option, spec] if option == "--adopt" => run(spec, Origin::Adopted),
+        [spec] => run(spec, Origin::Built),
         _ => {
             eprintln!("usage: iomux [--adopt] SPEC.json");
             return ExitCode::from(2);
         }
     };
-    match warden_iomux::run(Path::new(spec), origin) {
+    match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("iomux: {error}");
             ExitCode::FAILURE
         }
     }
+}
+
+fn run(spec: &OsStr, origin: Origin) -> Result<(), String> {
+    warden_iomux::run(Path::new(spec), origin).map_err(|error| error.to_string())
 }
