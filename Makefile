@@ -72,7 +72,7 @@ chaos: build ## Kill daemon, supervisors, inits and jobs at random while clients
 .PHONY: lint
 lint: setup ## Check format, lints, the rules between the crates, and the service for systemd.
 	cargo fmt --all --check
-	cargo clippy --locked --workspace --all-targets -- -D warnings
+	cargo clippy --locked --workspace --all-targets --all-features -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --locked --workspace --no-deps --quiet
 	scripts/check-rooms
 	scripts/check-service
@@ -81,6 +81,7 @@ lint: setup ## Check format, lints, the rules between the crates, and the servic
 bench-build: build
 	$(HELPER_ENV) cargo build --locked --profile helper --target $(TRIPLE) -p warden-floor --bins
 	cargo build --locked --release -p warden-bench -p warden-tests --bins
+	cargo bench --locked --no-run -p warden-container --features benchmark --bench filter-table
 	@install -m 0755 $(TARGET_DIR)/$(TRIPLE)/helper/floor $(TARGET_DIR)/release/
 
 .PHONY: bench
@@ -89,6 +90,7 @@ bench: bench-build ## Measure beside the kernel's floor and the peers that are i
 	$(TARGET_DIR)/release/output-rounds
 	$(TARGET_DIR)/release/bandwidth
 	$(TARGET_DIR)/release/network-costs
+	cargo bench --locked --quiet -p warden-container --features benchmark --bench filter-table
 
 .PHONY: bench-quick
 bench-quick: bench-build ## The same in below a minute: few samples, no 2,000 containers; results in target/bench.

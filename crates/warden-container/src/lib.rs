@@ -61,3 +61,9 @@ mod warm_pool;
 pub mod fuzzing {
     pub use crate::snapshot::exercise::exercise as snapshot;
 }
+
+/// What the benchmark is let into.
+#[cfg(feature = "benchmark")]
+pub mod benchmark {
+    pub use crate::network::exercise::FilterTable;
+}

@@ -30,6 +30,8 @@ use crate::settings::{Addresses, Settings};
 mod bandwidth;
 mod chains;
 mod connections;
+#[cfg(any(test, feature = "benchmark"))]
+pub(crate) mod exercise;
 mod forwarding;
 mod forwards;
 mod interfaces;

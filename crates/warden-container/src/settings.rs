@@ -198,7 +198,7 @@ impl Addresses {
 }
 
 /// Settings of a test: small pools, no grace time.
-#[cfg(test)]
+#[cfg(any(test, feature = "benchmark"))]
 pub(crate) fn sample(depot: &std::path::Path) -> Settings {
     Settings {
         depot: depot.to_owned(),

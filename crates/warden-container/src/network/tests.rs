@@ -4,12 +4,12 @@ use std::net::Ipv4Addr;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use ipnet::{Ipv4Net, Ipv6Net};
+use ipnet::Ipv4Net;
 
+use super::exercise::{container, settings};
 use super::state::Member;
 use super::*;
 use crate::request::Transport;
-use crate::settings::AddressesV6;
 use warden_linux::netlink::conntrack;
 
 /// Runs in a thread with a network namespace of its own.
@@ -39,14 +39,6 @@ fn listed() -> Vec<String> {
     lines
 }
 
-fn settings() -> Settings {
-    let mut settings = crate::settings::sample("/nowhere".as_ref());
-    settings.network.network = Ipv4Net::new_assert(Ipv4Addr::new(10, 254, 0, 0), 16);
-    settings.network.network_v6 = Some(Ipv6Net::new_assert((0xfd00 << 112).into(), 64));
-    settings.ports = crate::settings::PortPool { start: 61_001, size: 4_000 };
-    settings
-}
-
 /// A network that has taken over.
 fn prepare(
     settings: &Settings,
@@ -56,31 +48,6 @@ fn prepare(
     let network = Network::open(settings)?;
     let refused = network.restore(adopted, leftovers)?;
     Ok((network, refused))
-}
-
-/// A container with two forwarded ports and two rules.
-fn container(number: u16) -> ContainerNetwork {
-    let first = u32::from(Ipv4Addr::new(10, 254, 0, 0)) + u32::from(number) * 4;
-    let first_v6 = (0xfd00 << 112) + u128::from(number) * 4;
-    let mapping = |protocol, host_port| PortMapping { protocol, host_port, container_port: 80 };
-    let out = |network: &str, log| NetOut { network: Some(network.into()), log, ..NetOut::default() };
-    ContainerNetwork {
-        id: Id::parse(format!("{number:011}").as_bytes()).unwrap(),
-        addresses: Addresses {
-            network: Ipv4Net::new_assert(first.into(), 30),
-            host: (first + 1).into(),
-            container: (first + 2).into(),
-            v6: Some(AddressesV6 {
-                network: Ipv6Net::new_assert((first_v6).into(), 126),
-                host: (first_v6 + 1).into(),
-                container: (first_v6 + 2).into(),
-            }),
-        },
-        records: Records {
-            net_in: vec![mapping(Transport::Tcp, 61_001 + number), mapping(Transport::Udp, 10_000 + number)],
-            net_out: vec![out("192.0.2.0/24", false), out("2001:db8::1-2001:db8::9", true)],
-        },
-    }
 }
 
 fn await_table(expected: &[String]) {
