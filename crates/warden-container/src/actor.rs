@@ -87,6 +87,8 @@ pub(crate) struct Actor {
     pub(crate) link: Option<Link>,
     /// iomux, until it is reaped.
     pub(crate) process: Option<Process>,
+    /// The container's init; 0 where there is none.
+    pub(crate) init: i32,
     /// Another iomux, in the place of one that has died.
     pub(crate) take_over: Option<TakeOver>,
     /// How many iomuxes were not understood.
@@ -133,8 +135,8 @@ enum Occurrence {
 impl Actor {
     /// Takes over a container that stands.
     pub(crate) fn new(shared: Arc<Shared>, supervisor: Supervisor, inbox: mpsc::Receiver<Command>) -> Self {
-        let Supervisor { link, process, .. } = supervisor;
-        Self { link: Some(link), process: Some(process), ..Self::without_supervisor(shared, inbox) }
+        let Supervisor { link, process, init, .. } = supervisor;
+        Self { link: Some(link), process: Some(process), init, ..Self::without_supervisor(shared, inbox) }
     }
 
     /// Takes over a container that cannot be destroyed.
@@ -150,6 +152,7 @@ impl Actor {
             inbox,
             link: None,
             process: None,
+            init: 0,
             take_over: None,
             misunderstood: 0,
             starting: HashMap::new(),

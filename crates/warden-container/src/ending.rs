@@ -24,6 +24,7 @@ use warden_iomux::message::Request;
 
 use crate::actor::{Actor, Reply};
 use crate::error::{Error, blocking};
+use crate::network::Namespace;
 use crate::quarantine;
 use crate::state::State;
 
@@ -192,6 +193,8 @@ impl Actor {
     /// Takes the container off the network while it is killed; the removal does it again where this has failed.
     fn disconnect(&self) {
         let shared = Arc::clone(&self.shared);
+        // Its interface goes with its namespace, and with that whether a packet has ever passed.
+        let namespace = Namespace::hold(self.init);
         tokio::task::spawn_blocking(move || {
             // A daemon that follows ends what was begun.
             if let Err(error) = shared.save() {
@@ -200,6 +203,7 @@ impl Actor {
             if let Err(error) = shared.machine.network.detach(shared.id) {
                 tracing::warn!(container = %shared.id, %error, "disconnecting failed at first");
             }
+            drop(namespace);
         });
     }
 

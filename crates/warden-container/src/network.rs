@@ -270,9 +270,9 @@ impl Network {
         })
     }
 
-    /// Whether no container is connected.
-    pub(crate) fn is_empty(&self) -> bool {
-        lock(&self.state).members.is_empty()
+    /// How many containers are connected.
+    pub(crate) fn count(&self) -> usize {
+        lock(&self.state).members.len()
     }
 
     /// What clients have opened for a container: what a snapshot needs to have it adopted later.

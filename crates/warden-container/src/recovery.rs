@@ -129,7 +129,7 @@ pub(crate) fn start(machine: &Machine) -> Result<Vec<Survivor>, Error> {
     if let Err(error) = machine.depot.empty_trash() {
         tracing::warn!(%error, "the trash was not emptied");
     }
-    if !machine.network.is_empty() {
+    if machine.network.count() > 0 {
         // What runs on may have been told to ask here.
         machine.dns.serve(&machine.network, &fs::read(dns::RESOLV_CONF).unwrap_or_default());
     }

@@ -1,5 +1,6 @@
 //! Ending jobs and containers, whatever they do against it.
 
+use std::fs;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -177,6 +178,46 @@ fn destroy_leaves_nothing_when_it_answers() {
     let children: Vec<_> =
         kernel::processes().into_iter().map(|process| process.pid).filter(|&pid| of_daemon(pid)).collect();
     assert_eq!(children, [server], "all others are reaped");
+}
+
+/// How often the threads of this name have gone to sleep.
+fn sleeps(daemon: &Daemon, name: &str) -> u64 {
+    let threads = fs::read_dir(format!("/proc/{}/task", daemon.pid())).unwrap().flatten();
+    let status = threads.filter_map(|thread| fs::read_to_string(thread.path().join("status")).ok());
+    let counts: Vec<u64> = status
+        .filter(|status| status.starts_with(&format!("Name:\t{name}\n")))
+        .map(|status| {
+            let count = status.lines().find_map(|line| line.strip_prefix("voluntary_ctxt_switches:"));
+            count.unwrap().trim().parse().unwrap()
+        })
+        .collect();
+    assert_eq!(counts.len(), 1, "{name}");
+    counts[0]
+}
+
+#[test]
+fn the_kernel_s_connections_are_not_searched_for_those_of_containers_that_had_none() {
+    let daemon = Daemon::with(&[NOTHING_AHEAD]);
+    let mut client = daemon.connect();
+    let before = sleeps(&daemon, "connections");
+    // Many at a time: their inits end while others are disconnected.
+    thread::scope(|scope| {
+        for _ in 0..12 {
+            let mut client = daemon.connect();
+            scope.spawn(move || {
+                for _ in 0..8 {
+                    let handle = client.create();
+                    client.run(&handle, "true");
+                    client.destroy(&handle);
+                }
+            });
+        }
+    });
+    assert_eq!(sleeps(&daemon, "connections"), before);
+    let handle = client.create();
+    client.run(&handle, "exec 3<>/dev/udp/192.0.2.1/9; echo >&3");
+    client.destroy(&handle);
+    eventually("those of one that had some are", 20, || sleeps(&daemon, "connections") > before);
 }
 
 #[test]

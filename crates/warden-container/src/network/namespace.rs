@@ -21,6 +21,11 @@ impl Namespace {
     pub(crate) fn of(pid: i32, parent: &Process) -> Result<Self, Error> {
         open(pid, parent).context(|| format!("opening the network namespace of process {pid}"))
     }
+
+    /// Keeps the namespace of a process alive, if there is one: whichever, should the number mean another process by now.
+    pub(crate) fn hold(pid: i32) -> Option<Self> {
+        File::open(format!("/proc/{pid}/ns/net")).ok().map(|namespace| Self(namespace.into()))
+    }
 }
 
 fn open(pid: i32, parent: &Process) -> io::Result<Namespace> {
