@@ -267,9 +267,8 @@ impl Cgroups {
         let mut errors = Vec::new();
         for hierarchy in &self.hierarchies {
             let directory = self.directory(hierarchy, id);
-            if hierarchy.version == Version::V1 && hierarchy.has("memory") && memory::has_pages(&directory) {
-                // They would keep the dead group in the kernel's memory. Where there are none, asking costs all the same.
-                let _ = fs::write(directory.join("memory.force_empty"), "0");
+            if hierarchy.has("memory") {
+                memory::shed_pages(hierarchy.version, &directory);
             }
             let removed =
                 remove(&directory, deadline).context(|| format!("removing cgroup {}", directory.display()));
@@ -446,6 +445,32 @@ mod tests {
         assert!(
             groups.0.hierarchies.iter().all(|hierarchy| !hierarchy.mount.join(&groups.0.parent).exists())
         );
+    }
+
+    #[test]
+    fn a_dead_group_sheds_the_pages_of_files_that_are_still_there() {
+        let id = Id::parse(b"0123456789d").unwrap();
+        let groups = Cleanup(Cgroups::prepare(&unique("pages")).unwrap(), id);
+        groups.0.create(id, false, 2048).unwrap();
+        let hierarchy = groups.0.with("memory").unwrap();
+        let directory = groups.0.directory(hierarchy, id);
+        let file = tempfile::NamedTempFile::new_in("/var/tmp").unwrap();
+        // Charged to the group is what it brings into the cache first.
+        let script = r#"echo 0 >"$1/cgroup.procs" && head -c 8000000 /dev/zero >"$2" && sync "$2""#;
+        let arguments = ["-c", script, "sh"];
+        let child = Command::new("sh").args(arguments).arg(&directory).arg(file.path()).status().unwrap();
+        assert!(child.success());
+        let name = match hierarchy.version {
+            Version::V1 => "memory.usage_in_bytes",
+            Version::V2 => "memory.current",
+        };
+        let charged = || {
+            let text = fs::read_to_string(directory.join(name)).unwrap();
+            text.trim().parse::<u64>().unwrap()
+        };
+        assert!(charged() > 8_000_000);
+        memory::shed_pages(hierarchy.version, &directory);
+        assert!(charged() < 2_000_000, "{}", charged());
     }
 
     #[test]

@@ -127,14 +127,18 @@ fn if_there<T>(read: io::Result<T>) -> io::Result<Option<T>> {
     }
 }
 
-/// Whether pages of files or of processes are charged to a version 1 group; it is said to have some where it does not tell.
-pub(super) fn has_pages(directory: &Path) -> bool {
-    let stat = fs::read_to_string(directory.join("memory.stat")).unwrap_or_default();
-    let of = |name: &str| {
-        let line = stat.lines().find_map(|line| line.strip_prefix(name));
-        line.and_then(|value| value.trim().parse::<u64>().ok())
+/// Has the kernel take back the pages of files that are charged to a group without processes: they would keep the dead group
+/// in memory.
+pub(super) fn shed_pages(version: Version, directory: &Path) {
+    // What is charged for the kernel's own objects stays, so that either is refused in the end.
+    let _ = match version {
+        // `memory.force_empty` would try sixteen times more before it gives up.
+        Version::V1 => fs::write(directory.join("memory.limit_in_bytes"), "0"),
+        Version::V2 => fs::read_to_string(directory.join("memory.stat")).and_then(|stat| {
+            let pages = stat.lines().find_map(|line| line.strip_prefix("file ")).unwrap_or("0");
+            if pages == "0" { Ok(()) } else { fs::write(directory.join("memory.reclaim"), pages) }
+        }),
     };
-    of("total_cache ").zip(of("total_rss ")).is_none_or(|(cache, rss)| cache + rss > 0)
 }
 
 #[cfg(test)]
@@ -202,19 +206,5 @@ mod tests {
             (content(&group, "memory.max"), content(&group, "memory.swap.max")),
             ("max".into(), "max".into())
         );
-    }
-
-    #[test]
-    fn a_group_without_pages_is_known_by_its_statistics() {
-        let directory = tempfile::tempdir().unwrap();
-        let has = |stat: &str| {
-            fs::write(directory.path().join("memory.stat"), stat).unwrap();
-            has_pages(directory.path())
-        };
-        assert!(has_pages(directory.path()), "nothing is told");
-        let stat = |cache: u64, rss: u64| format!("cache 7\nrss 7\ntotal_cache {cache}\ntotal_rss {rss}\n");
-        assert!(!has(&stat(0, 0)));
-        assert!(has(&stat(4096, 0)) && has(&stat(0, 4096)));
-        assert!(has("total_cache 0\n"));
     }
 }
