@@ -32,7 +32,8 @@ impl Inside<'_> {
         process::set_ids(0, 0)?;
         process::new_session()?;
         self.write_files()?;
-        let layers = c"lowerdir=generated:lower,upperdir=writable/rootfs,workdir=writable/work,userxattr";
+        let layers =
+            c"lowerdir=generated:lower,upperdir=writable/rootfs,workdir=writable/work,volatile,userxattr";
         mount::mount(c"overlay", Path::new("root"), c"overlay", MountFlags::NODEV, layers)?;
         let inert =
             Attributes::MOUNT_ATTR_NOSUID | Attributes::MOUNT_ATTR_NODEV | Attributes::MOUNT_ATTR_NOEXEC;

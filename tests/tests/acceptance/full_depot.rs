@@ -1,42 +1,13 @@
-//! Where a daemon cannot write down what it was asked to do, it undoes it: an error means that nothing has changed.
+//! A depot on a file system of its own, and what containers do to it. Where a daemon cannot write down what it was asked to
+//! do, it undoes it: an error means that nothing has changed.
 
 use std::fs::{self, File};
 use std::io::{self, Write};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use rustix::mount::UnmountFlags;
 use rustix::process::Signal;
-use tempfile::TempDir;
 use warden_protocol::messages::*;
-use warden_tests::{Connection, Daemon, files, programs};
-
-/// A small file system in the place of a daemon's depot.
-struct Small {
-    depot: PathBuf,
-    _image: TempDir,
-}
-
-impl Small {
-    /// Starts the daemon anew with it.
-    fn below(daemon: &mut Daemon) -> Self {
-        daemon.signal(Signal::TERM);
-        assert!(daemon.wait().success());
-        let (depot, directory) = (daemon.depot(""), files::directory());
-        let image = directory.path().join("image");
-        File::create(&image).unwrap().set_len(64 << 20).unwrap();
-        programs::host("mkfs.ext4", &["-qF", "-m0", image.to_str().unwrap()]);
-        programs::host("mount", &["-o", "loop", image.to_str().unwrap(), depot.to_str().unwrap()]);
-        daemon.restart();
-        Self { depot, _image: directory }
-    }
-}
-
-impl Drop for Small {
-    fn drop(&mut self) {
-        // Also of a test that has failed, whose containers are still there.
-        let _ = rustix::mount::unmount(&self.depot, UnmountFlags::DETACH);
-    }
-}
+use warden_tests::{Connection, Daemon, NOTHING_AHEAD, SmallDepot, eventually, kernel, programs};
 
 /// Writes a file until the file system has no room for a single block more.
 fn fill(path: &Path) {
@@ -72,7 +43,7 @@ fn refused<T: std::fmt::Debug>(answer: Result<T, String>) {
 #[test]
 fn what_cannot_be_written_down_is_not_done() {
     let mut daemon = Daemon::own();
-    let small = Small::below(&mut daemon);
+    let small = SmallDepot::below(&mut daemon);
     let mut client = daemon.connect();
     let [limited, bare, third] = [client.create(), client.create(), client.create()];
     let some = |handle: &[u8]| Some(handle.to_vec());
@@ -146,4 +117,24 @@ fn what_cannot_be_written_down_is_not_done() {
     daemon.signal(Signal::TERM);
     assert!(daemon.wait().success());
     drop(small);
+}
+
+#[test]
+fn neither_a_job_nor_the_end_of_a_container_forces_the_disk_to_write() {
+    let mut daemon = Daemon::with(&[NOTHING_AHEAD]);
+    let depot = SmallDepot::below(&mut daemon);
+    let mut client = daemon.connect();
+    let mut life = || {
+        let handle = client.create();
+        let id = client.id(&handle);
+        client.text(&handle, "echo text > file && sync file");
+        client.destroy(&handle);
+        eventually("its mounts are gone", 20, || kernel::processes_of(&id).is_empty());
+    };
+    life();
+    let before = depot.flushes();
+    (0..20).for_each(|_| life());
+    // The file system writes its journal by itself every five seconds.
+    let flushes = depot.flushes() - before;
+    assert!(flushes < 10, "{flushes} in 20 lives");
 }

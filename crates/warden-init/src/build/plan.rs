@@ -384,11 +384,12 @@ fn lock(spec: &Spec) -> Option<Inside> {
 }
 
 fn overlay_options(spec: &Spec) -> CString {
-    let options = c"lowerdir=generated:lower,upperdir=writable/rootfs,workdir=writable/work";
+    let options = c"lowerdir=generated:lower,upperdir=writable/rootfs,workdir=writable/work,volatile";
     match spec.ids {
         // trusted.* attributes, the default, are beyond a user namespace.
         Some(_) => {
-            c"lowerdir=generated:lower,upperdir=writable/rootfs,workdir=writable/work,userxattr".into()
+            c"lowerdir=generated:lower,upperdir=writable/rootfs,workdir=writable/work,volatile,userxattr"
+                .into()
         }
         None => options.into(),
     }

@@ -145,7 +145,7 @@ fn the_root_names_no_path_of_the_host() {
         Inside::MountRoot { options } => options.to_str().unwrap().to_owned(),
         other => panic!("{other:?}"),
     };
-    let plain = "lowerdir=generated:lower,upperdir=writable/rootfs,workdir=writable/work";
+    let plain = "lowerdir=generated:lower,upperdir=writable/rootfs,workdir=writable/work,volatile";
     assert_eq!(options(&spec), format!("{plain},userxattr"));
     spec.ids = None;
     assert_eq!(options(&spec), plain);
