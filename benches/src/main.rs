@@ -11,6 +11,7 @@ mod memory;
 mod options;
 mod peer;
 mod peers;
+mod quiet;
 mod report;
 mod scenario;
 mod statistics;

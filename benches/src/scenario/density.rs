@@ -1,34 +1,46 @@
 //! Whether what a container costs depends on how many there are.
 
-use anyhow::Result;
+use std::thread::sleep;
+use std::time::Duration;
+
+use anyhow::{Result, anyhow};
 
 use crate::bench::Bench;
 use crate::crowd;
+use crate::floor::Floor;
 use crate::memory::Machine;
-use crate::report::Unit;
+use crate::quiet;
+use crate::report::{FLOOR, Report, Unit, WARDEN};
 use crate::scenario::idle;
 use crate::svg::{Curve, lines};
 use crate::warden::{Warden, timed};
 
-/// Measures creation, use and removal of one more beside ever more containers.
+/// What the kernel does by and by for those that were just made or removed is no part of what one more costs.
+const SETTLING: Duration = Duration::from_secs(5);
+const IN_A_ROW: &str = "";
+const IDLE: &str = ", one on an idle machine";
+
+/// Measures creation, use and removal of some more beside ever more containers.
 pub(crate) fn measure(bench: &mut Bench) -> Result<()> {
-    let (sizes, rounds) = bench.options.pick((&[10, 100, 1000, 2000][..], 30), (&[10, 100][..], 10));
+    let (sizes, rounds) = bench.options.pick((&[10, 100, 1000, 2000][..], 30), (&[10, 100][..], 6));
     let mut warden = Warden::start(&bench.options, &[])?;
     let before = Machine::now()?;
-    let (mut handles, mut spent) = (Vec::new(), 0.0);
+    let (mut handles, mut spent) = (vec![warden.create()?.0], 0.0);
+    let mut floor = Floor::start(&warden.directory_of(&handles[0])?.join("spec.json"));
     for &size in sizes {
         let (more, took) = timed(|| crowd::create(&warden, size - handles.len()))?;
         handles.extend(more);
         spent += took;
+        // The first time, the machine takes memory that it has never used.
+        in_a_row(&mut Report::default(), &mut warden, size, rounds)?;
+        sleep(bench.options.pick(SETTLING, Duration::ZERO));
+        in_a_row(&mut bench.report, &mut warden, size, rounds)?;
+        sleep(bench.options.pick(SETTLING, Duration::ZERO));
         for _ in 0..rounds {
-            let (handle, created) = warden.create()?;
-            let (ran, asked) = (warden.run(&handle, "true")?, warden.info(&handle)?);
-            let destroyed = warden.destroy(&handle)?;
-            for (what, took) in
-                [("create", created), ("run true", ran), ("info", asked), ("destroy", destroyed)]
-            {
-                bench.report.figure(&scenario(what, size), Unit::Milliseconds, took);
-            }
+            quiet::wait();
+            own_turn(&mut bench.report, &mut warden, size)?;
+            quiet::wait();
+            floor_turn(&mut bench.report, &mut floor, size);
         }
     }
     let size = handles.len();
@@ -39,8 +51,51 @@ pub(crate) fn measure(bench: &mut Bench) -> Result<()> {
     draw(bench, sizes)
 }
 
-fn scenario(what: &str, size: usize) -> String {
-    format!("{what} beside {size} containers")
+/// Some are made one after another, then used, then destroyed.
+fn in_a_row(report: &mut Report, warden: &mut Warden, size: usize, count: usize) -> Result<()> {
+    let mut record = |what, took| report.figure(&scenario(what, size, IN_A_ROW), Unit::Milliseconds, took);
+    let mut handles = Vec::new();
+    for _ in 0..count {
+        let (handle, took) = warden.create()?;
+        record("create", took);
+        handles.push(handle);
+    }
+    for handle in &handles {
+        record("run true", warden.run(handle, "true")?);
+    }
+    for handle in &handles {
+        record("info", warden.info(handle)?);
+    }
+    for handle in &handles {
+        record("destroy", warden.destroy(handle)?);
+    }
+    Ok(())
+}
+
+/// One is made, used and destroyed while nothing else happens: nothing that it needs is in the processor's caches.
+fn own_turn(report: &mut Report, warden: &mut Warden, size: usize) -> Result<()> {
+    let (handle, created) = warden.create()?;
+    let ran = warden.run(&handle, "true")?;
+    let destroyed = warden.destroy(&handle)?;
+    for (what, took) in [("create", created), ("run true", ran), ("destroy", destroyed)] {
+        report.record(&scenario(what, size, IDLE), WARDEN, Unit::Milliseconds, Ok(took));
+    }
+    Ok(())
+}
+
+/// What the kernel itself takes longer for beside others.
+fn floor_turn(report: &mut Report, floor: &mut Result<Floor>, size: usize) {
+    for (what, order) in [("create", "create"), ("run true", "run"), ("destroy", "destroy")] {
+        let took = match floor {
+            Ok(floor) => floor.measure(order),
+            Err(error) => Err(anyhow!("{error:#}")),
+        };
+        report.record(&scenario(what, size, IDLE), FLOOR, Unit::Milliseconds, took);
+    }
+}
+
+fn scenario(what: &str, size: usize, how: &str) -> String {
+    format!("{what} beside {size} containers{how}")
 }
 
 fn draw(bench: &mut Bench, sizes: &[usize]) -> Result<()> {
@@ -48,7 +103,7 @@ fn draw(bench: &mut Bench, sizes: &[usize]) -> Result<()> {
         name: what.to_owned(),
         points: sizes
             .iter()
-            .filter_map(|&size| Some((size as f64, bench.report.median(&scenario(what, size))?)))
+            .filter_map(|&size| Some((size as f64, bench.report.median(&scenario(what, size, IN_A_ROW))?)))
             .collect(),
     };
     let curves = ["create", "run true", "info", "destroy"].map(curve);

@@ -5,6 +5,7 @@ use anyhow::{Result, anyhow};
 use crate::bench::Bench;
 use crate::floor::Floor;
 use crate::peer::{BESIDE, Peer, RUNNING, execute};
+use crate::quiet;
 use crate::report::{FLOOR, Report, Unit, WARDEN};
 use crate::warden::{WARM_POOL, Warden, knows, timed};
 
@@ -34,13 +35,15 @@ pub(crate) fn measure(bench: &mut Bench) -> Result<()> {
     let mut rehearsal = Report::default();
     for round in 0..WARMING + rounds {
         let report = if round < WARMING { &mut rehearsal } else { &mut bench.report };
-        let competitors = 2 + peers.present.len();
+        let competitors = 3 + peers.present.len();
         for turn in 0..competitors {
+            quiet::wait();
             match (round + turn) % competitors {
-                0 => own_turn(report, &mut cold, warm.as_mut())?,
-                1 => floor_turn(report, &mut floor),
+                0 => own_turn(report, &mut cold)?,
+                1 => warm_turn(report, warm.as_mut())?,
+                2 => floor_turn(report, &mut floor),
                 other => {
-                    let number = other - 2;
+                    let number = other - 3;
                     let peer = &peers.present[number];
                     if round.is_multiple_of(peer.every) {
                         peer_turn(report, peer, started[number], warm.is_some());
@@ -59,13 +62,16 @@ pub(crate) fn measure(bench: &mut Bench) -> Result<()> {
     cold.destroy(&sample).map(drop)
 }
 
-fn own_turn(report: &mut Report, cold: &mut Warden, warm: Option<&mut Warden>) -> Result<()> {
+/// What the pool does afterwards is nobody's turn.
+fn warm_turn(report: &mut Report, warm: Option<&mut Warden>) -> Result<()> {
+    let Some(warm) = warm else { return Ok(()) };
+    let (handle, created) = warm.create()?;
+    report.figure(WARM, Unit::Milliseconds, created);
+    warm.destroy(&handle).map(drop)
+}
+
+fn own_turn(report: &mut Report, cold: &mut Warden) -> Result<()> {
     let mut record = |scenario: &str, took: f64| report.figure(scenario, Unit::Milliseconds, took);
-    if let Some(warm) = warm {
-        let (handle, created) = warm.create()?;
-        record(WARM, created);
-        warm.destroy(&handle)?;
-    }
     let (handle, created) = cold.create()?;
     record(COLD, created);
     let ran = cold.run(&handle, "true")?;

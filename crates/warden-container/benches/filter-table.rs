@@ -12,33 +12,43 @@ use warden_container::benchmark::FilterTable;
 const TURNS: u16 = 256;
 
 fn main() {
-    println!("microseconds for a container's part of the packet filter's table: median, mean, longest");
-    println!("{:>10} {:>26} {:>26}", "beside", "added", "removed");
+    println!("microseconds of one change of the packet filter's table: median / mean / longest");
+    print!("{:>10}", "beside");
+    for name in ["container added", "its first rule", "its second rule", "container removed"] {
+        print!(" {name:>20}");
+    }
+    println!();
     for count in [10, 2_000, 10, 2_000] {
         let measured = std::thread::spawn(move || measure(count)).join().unwrap();
-        let [added, removed] = measured.map(|times| summary(&times));
-        println!("{count:>10} {added:>26} {removed:>26}");
+        print!("{count:>10}");
+        for times in measured {
+            print!(" {:>20}", summary(times));
+        }
+        println!();
     }
 }
 
 /// In a network namespace of this thread's own.
-fn measure(count: u16) -> [Vec<Duration>; 2] {
+fn measure(count: u16) -> [Vec<Duration>; 4] {
     warden_linux::namespace::leave_network().unwrap();
     let table = FilterTable::of(count).unwrap();
-    let turns = (0..TURNS).map(|turn| table.add_and_remove(turn).unwrap());
-    let (mut added, mut removed): (Vec<_>, Vec<_>) = turns.map(|[added, removed]| (added, removed)).unzip();
-    added.sort_unstable();
-    removed.sort_unstable();
-    [added, removed]
+    let mut measured: [Vec<_>; 4] = Default::default();
+    for turn in 0..TURNS {
+        for (times, took) in measured.iter_mut().zip(table.live(turn).unwrap()) {
+            times.push(took);
+        }
+    }
+    measured
 }
 
-fn summary(sorted: &[Duration]) -> String {
+fn summary(mut times: Vec<Duration>) -> String {
+    times.sort_unstable();
     let microseconds = |time: Duration| time.as_secs_f64() * 1e6;
-    let sum: Duration = sorted.iter().sum();
-    let mean = microseconds(sum) / sorted.len() as f64;
+    let sum: Duration = times.iter().sum();
+    let mean = microseconds(sum) / times.len() as f64;
     format!(
         "{:.0} / {mean:.0} / {:.0}",
-        microseconds(sorted[sorted.len() / 2]),
-        microseconds(sorted[sorted.len() - 1])
+        microseconds(times[times.len() / 2]),
+        microseconds(times[times.len() - 1])
     )
 }

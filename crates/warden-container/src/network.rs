@@ -143,8 +143,13 @@ impl Network {
         state.connect(id, addresses).map_err(failed)?;
         let (mtu, loopback) = (state.firewall.mtu, state.dns.is_some());
         let group = group(&state.firewall.table);
-        interfaces::connect(&mut state.route, &names, addresses, namespace.as_fd(), mtu, loopback, group)
-            .map_err(failed)
+        let index =
+            interfaces::connect(&mut state.route, &names, addresses, namespace.as_fd(), mtu, loopback, group)
+                .map_err(failed)?;
+        if let Some(member) = state.members.get_mut(&id) {
+            member.index = Some(index);
+        }
+        Ok(())
     }
 
     /// Disconnects a container: rules and addresses at once, its interface soon, its connections before anybody gets its
@@ -156,13 +161,13 @@ impl Network {
         let names = names(id);
         let mapped = !member.records.net_in.is_empty();
         // The container is forgotten: what fails now is told, and does not keep the rest from being done.
-        let disconnected = interfaces::disconnect(&mut state.route, &names, member.addresses);
+        let disconnected = interfaces::disconnect(&mut state.route, &names, member.index, member.addresses);
         // Through what never moved a packet nobody has connected.
         if !matches!(disconnected, Ok(false)) {
             state.departed.insert(id, Departed { addresses: member.addresses, mapped });
         }
         // Deleting the interfaces takes the kernel long. The reaper lives as long as this.
-        let _ = self.reaper.send(names.outward);
+        names.on_the_host().into_iter().for_each(|name| drop(self.reaper.send(name)));
         disconnected.map(drop)
     }
 

@@ -233,12 +233,11 @@ impl Socket {
     }
 
     fn receive(&self, action: &str) -> Result<Vec<u8>, Refusal> {
-        let mut packet = vec![0; LARGEST_ANSWER];
-        let (length, _) = rustix::io::retry_on_intr(|| {
-            rustix::net::recv(&self.fd, packet.as_mut_slice(), RecvFlags::empty())
+        let mut packet = Vec::with_capacity(LARGEST_ANSWER);
+        rustix::io::retry_on_intr(|| {
+            rustix::net::recv(&self.fd, rustix::buffer::spare_capacity(&mut packet), RecvFlags::empty())
         })
         .map_err(|errno| Refusal::new(action, errno))?;
-        packet.truncate(length);
         Ok(packet)
     }
 }

@@ -198,6 +198,12 @@ pub fn reap() -> io::Result<Reaped> {
     }
 }
 
+/// Whether this process has children, ended ones that nobody has reaped among them.
+pub fn has_children() -> bool {
+    let look = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
+    !matches!(rustix::process::waitid(WaitId::All, look), Err(rustix::io::Errno::CHILD))
+}
+
 /// Sends a signal as kill(2) does: -1 stands for every process that this one may signal, but itself and init.
 pub fn kill(pid: i32, signal: i32) -> io::Result<()> {
     // SAFETY: kill touches no memory of this process.

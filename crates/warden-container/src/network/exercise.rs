@@ -67,15 +67,22 @@ impl FilterTable {
         Ok(Self { network, count })
     }
 
-    /// Adds one more container and removes it, by the transactions that a creation and a destruction make; gives how long either
-    /// took. Each `turn` is for other addresses.
-    pub fn add_and_remove(&self, turn: u16) -> Result<[Duration; 2], Error> {
-        let ContainerNetwork { id, addresses, .. } = container(self.count + turn);
+    /// Adds one more container, opens something to it, its first rule and a second, and removes it, by the transactions that requests
+    /// make; gives how long each took. Each `turn` is for other addresses.
+    pub fn live(&self, turn: u16) -> Result<[Duration; 4], Error> {
+        let ContainerNetwork { id, addresses, records } = container(self.count + turn);
         let mut state = super::lock(&self.network.state);
-        let start = Instant::now();
+        let mut last = Instant::now();
+        let mut lap = || std::mem::replace(&mut last, Instant::now()).elapsed();
         state.connect(id, addresses).map_err(failed)?;
-        let added = Instant::now();
+        let added = lap();
+        let request = &records.net_out[0];
+        let rule = super::rule::read(request)?;
+        state.allow(id, request, &rule).map_err(failed)?;
+        let first = lap();
+        state.allow(id, request, &rule).map_err(failed)?;
+        let second = lap();
         state.disconnect(id).map_err(failed)?;
-        Ok([added - start, added.elapsed()])
+        Ok([added, first, second, lap()])
     }
 }

@@ -7,7 +7,6 @@ use warden_linux::netlink::route::{self, End, Mac};
 use warden_linux::netlink::{Protocol, Refusal, Requests, Socket};
 
 use super::absent_is_well;
-use super::reaper::DOOMED;
 use crate::error::Error;
 use crate::id::Id;
 use crate::settings::Addresses;
@@ -52,7 +51,7 @@ fn mac(end: u8, address: Ipv4Addr) -> Mac {
     [2, end, a, b, c, d]
 }
 
-/// Makes both interfaces, the container's first to be usable, the host's last.
+/// Makes both interfaces, the container's first to be usable, the host's last; gives the number of the host's.
 pub(super) fn connect(
     socket: &mut Socket,
     names: &Names,
@@ -61,7 +60,7 @@ pub(super) fn connect(
     mtu: u16,
     loopback: bool,
     group: u32,
-) -> Result<(), Refusal> {
+) -> Result<u32, Refusal> {
     let refused = |source| Refusal {
         action: "opening a netlink socket of the container".to_owned(),
         words: None,
@@ -95,18 +94,24 @@ pub(super) fn connect(
     if loopback {
         route::route_loopback(&mut requests, &names.host);
     }
-    socket.execute(requests)
+    socket.execute(requests).map(|()| index)
 }
 
 /// Takes the host's addresses, and the routes with them: they must be gone before they are used again. Leaves the
-/// interface to the reaper. Whether a packet has ever passed it, as far as that is known.
-pub(super) fn disconnect(socket: &mut Socket, names: &Names, addresses: Addresses) -> Result<bool, Error> {
-    let disconnected = route::link_index(socket, &names.host).and_then(|index| {
+/// interface, which is looked for where its number is not known, to the reaper. Whether a packet has ever passed it, as far
+/// as that is known.
+pub(super) fn disconnect(
+    socket: &mut Socket,
+    names: &Names,
+    index: Option<u32>,
+    addresses: Addresses,
+) -> Result<bool, Error> {
+    let index = index.map_or_else(|| route::link_index(socket, &names.host), Ok);
+    let disconnected = index.and_then(|index| {
         let mut requests = Requests::default();
         for (host, _, prefix) in addresses.pairs() {
             route::delete_address(&mut requests, index, host, prefix);
         }
-        route::set_group(&mut requests, &names.host, DOOMED);
         socket.execute(requests)?;
         // Nothing is routed to it any more.
         route::link_traffic(socket, index)

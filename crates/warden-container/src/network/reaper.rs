@@ -18,7 +18,7 @@ const PATIENCE: Duration = Duration::from_millis(300);
 /// Interfaces named to the kernel in one message.
 const AT_ONCE: usize = 256;
 /// The group of interfaces that are about to be deleted, whichever daemon has put them there.
-pub(super) const DOOMED: u32 = u32::from_be_bytes(*b"ward");
+const DOOMED: u32 = u32::from_be_bytes(*b"ward");
 
 /// Starts the reaper; it ends when nobody can send to it any more.
 pub(super) fn start() -> Result<Sender<String>, Error> {

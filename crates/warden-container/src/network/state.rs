@@ -50,6 +50,8 @@ pub(super) struct Departed {
 #[derive(Clone, Debug)]
 pub(super) struct Member {
     pub(super) addresses: Addresses,
+    /// The number of the host's interface, where this daemon has made it.
+    pub(super) index: Option<u32>,
     pub(super) records: Records,
 }
 
@@ -80,22 +82,19 @@ impl State {
             }
         }
         // The whole table is written afterwards.
-        self.chains.add(addresses.inside());
-        self.members.insert(id, Member { addresses, records });
+        if !records.net_out.is_empty() {
+            self.chains.add(addresses.inside());
+        }
+        self.members.insert(id, Member { addresses, index: None, records });
         Ok(())
     }
 
     /// Takes in a new container.
     pub(super) fn connect(&mut self, id: Id, addresses: Addresses) -> Result<(), Refusal> {
-        let blocks = self.chains.add(addresses.inside());
-        self.members.insert(id, Member { addresses, records: Records::default() });
-        let added = self.change(|table| {
-            table.add_chains(&blocks);
-            table.add_container(&names(id).host, addresses);
-        });
+        self.members.insert(id, Member { addresses, index: None, records: Records::default() });
+        let added = self.change(|table| table.add_container(&names(id).host, addresses));
         if added.is_err() {
             self.members.remove(&id);
-            self.chains.remove(&blocks);
         }
         added
     }
@@ -177,9 +176,14 @@ impl State {
         let Some(member) = self.members.get_mut(&id) else { return Ok(()) };
         member.records.net_out.push(request.clone());
         let (addresses, mark) = (member.addresses, self.firewall.mark());
-        let changed = self.change(|table| table.allow(id, addresses, rule, mark));
+        let blocks = self.chains.add(addresses.inside());
+        let changed = self.change(|table| {
+            table.add_chains(&blocks);
+            table.allow(id, addresses, rule, mark);
+        });
         if let (Err(_), Some(member)) = (&changed, self.members.get_mut(&id)) {
             member.records.net_out.pop();
+            self.chains.remove(&blocks);
         }
         changed
     }

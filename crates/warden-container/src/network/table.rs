@@ -269,7 +269,7 @@ impl<'a, 'b> Table<'a, 'b> {
         }
     }
 
-    /// Adds a container that may reach what all may; the chains of its addresses are there, and empty.
+    /// Adds a container that may reach what all may; where the chains of its addresses are there, they are empty.
     pub(super) fn add_container(&mut self, interface: &str, addresses: Addresses) {
         let name = nftables::interface(interface);
         self.0.add_element(INTERFACES, &name, Held::Nothing);

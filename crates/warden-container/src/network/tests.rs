@@ -233,7 +233,7 @@ fn what_the_table_holds_of_containers_that_are_no_more_is_deleted_and_nothing_el
         let lost = container(2);
         {
             let mut state = lock(&network.state);
-            let member = Member { addresses: lost.addresses, records: lost.records.clone() };
+            let member = Member { addresses: lost.addresses, index: None, records: lost.records.clone() };
             let mark = state.firewall.mark();
             let added = state.change(|table| {
                 table.add_container(&names(lost.id).host, lost.addresses);
