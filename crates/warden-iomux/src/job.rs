@@ -11,9 +11,11 @@ use crate::failpoint;
 use crate::file;
 use crate::layout::Layout;
 use crate::message::{Exit, ExitCause, Output};
+pub(crate) use scratch::Scratch;
 use stream::{Store, Stream};
 use syslog::LineLog;
 
+mod scratch;
 mod stream;
 mod syslog;
 
@@ -151,12 +153,12 @@ impl Job {
     }
 
     /// Moves some of what a pipe holds.
-    pub(crate) fn advance(&mut self, channel: Channel, buffer: &mut [u8]) -> Moved {
-        self.advance_by(stream::WIDE, channel, buffer)
+    pub(crate) fn advance(&mut self, channel: Channel, scratch: &mut Scratch) -> Moved {
+        self.advance_by(stream::WIDE, channel, scratch)
     }
 
-    fn advance_by(&mut self, most: usize, channel: Channel, buffer: &mut [u8]) -> Moved {
-        let moved = self.streams[channel as usize].advance(most, buffer, &mut self.allowance);
+    fn advance_by(&mut self, most: usize, channel: Channel, scratch: &mut Scratch) -> Moved {
+        let moved = self.streams[channel as usize].advance(most, scratch, &mut self.allowance);
         failpoint::reach("moved");
         match moved {
             Ok(Moved::Fatal) => self.give_up(ExitCause::OutputLimit),
@@ -172,14 +174,14 @@ impl Job {
 
     /// Moves what the pipes hold at this moment, and no more: other processes may keep writing to them. Says whether
     /// the job's processes have to be killed.
-    pub(crate) fn drain(&mut self, buffer: &mut [u8]) -> bool {
+    pub(crate) fn drain(&mut self, scratch: &mut Scratch) -> bool {
         for channel in Channel::BOTH {
             let Some(pipe) = self.pipe(channel) else { continue };
             let mut left = warden_linux::file::readable_bytes(pipe).unwrap_or(0);
             while left > 0 {
-                let size = usize::try_from(left).map_or(buffer.len(), |left| left.min(buffer.len()));
+                let size = usize::try_from(left).map_or(scratch.size(), |left| left.min(scratch.size()));
                 let before = self.allowance;
-                match self.advance_by(size, channel, buffer) {
+                match self.advance_by(size, channel, scratch) {
                     Moved::Some => {
                         let moved = before.zip(self.allowance).map_or(size as u64, |(was, is)| was - is);
                         left = left.saturating_sub(moved);

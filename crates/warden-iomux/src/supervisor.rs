@@ -19,7 +19,7 @@ use warden_linux::socket::{PacketListener, PacketSocket};
 use crate::client::Client;
 use crate::copy::{Copying, Inside};
 use crate::failpoint;
-use crate::job::{self, CHUNK, Job};
+use crate::job::{self, CHUNK, Job, Scratch};
 use crate::layout::Layout;
 use crate::message::{Event, MAX_PACKET, Request, Step, VERSIONS};
 use ended::Ended;
@@ -65,7 +65,7 @@ pub(crate) struct Supervisor {
     idle_askers: VecDeque<u64>,
     /// wshd has yet to tell what an iomux that died has left.
     adopting: bool,
-    buffer: Vec<u8>,
+    scratch: Scratch,
     gone: bool,
 }
 
@@ -93,7 +93,7 @@ impl Supervisor {
             copies: BTreeMap::new(),
             idle_askers: VecDeque::new(),
             adopting: false,
-            buffer: vec![0; CHUNK],
+            scratch: Scratch::new(CHUNK),
             gone: false,
         };
         if let Some(control) = control {

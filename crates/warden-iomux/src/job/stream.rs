@@ -11,6 +11,7 @@ use std::os::unix::fs::FileExt;
 use warden_linux::file;
 
 use super::Moved;
+use super::scratch::Scratch;
 use super::syslog::LineLog;
 
 /// A file system that does not move bytes out of a pipe by itself.
@@ -52,7 +53,7 @@ impl Stream {
     pub(super) fn advance(
         &mut self,
         most: usize,
-        buffer: &mut [u8],
+        scratch: &mut Scratch,
         allowance: &mut Option<u64>,
     ) -> io::Result<Moved> {
         let Some(pipe) = &self.pipe else { return Ok(Moved::Closed) };
@@ -63,8 +64,8 @@ impl Stream {
             };
         }
         let Store::File(file) = &self.store else {
-            let most = most.min(buffer.len());
-            return Ok(match read(pipe, &mut buffer[..most]) {
+            let buffer = scratch.first(most);
+            return Ok(match read(pipe, buffer) {
                 Reading::Bytes(got) => {
                     if let Some(log) = &mut self.log {
                         log.push(&buffer[..got]);
@@ -75,7 +76,7 @@ impl Stream {
             });
         };
         // What is logged is read back into the buffer.
-        let most = if self.log.is_some() { most.min(buffer.len()) } else { most };
+        let most = if self.log.is_some() { most.min(scratch.size()) } else { most };
         let room = allowance.map_or(most, |left| usize::try_from(left).map_or(most, |left| left.min(most)));
         if room == 0 {
             return Ok(excess(pipe));
@@ -83,8 +84,7 @@ impl Stream {
         let before = self.stored;
         let moved = match file::drain(pipe.as_fd(), file.as_fd(), &mut self.stored, room) {
             Err(error) if error.raw_os_error() == Some(EINVAL) => {
-                let room = room.min(buffer.len());
-                copy(pipe, file, &mut self.stored, &mut buffer[..room])
+                copy(pipe, file, &mut self.stored, scratch.first(room))
             }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(Moved::Nothing),
             Ok(0) => Ok(Moved::Closed),
@@ -100,7 +100,8 @@ impl Stream {
             *left = left.saturating_sub(got as u64);
         }
         if let Some(log) = &mut self.log {
-            got = file.read_at(&mut buffer[..got], before).unwrap_or(0);
+            let buffer = scratch.first(got);
+            got = file.read_at(buffer, before).unwrap_or(0);
             log.push(&buffer[..got]);
         }
         moved

@@ -10,7 +10,7 @@ struct Fixture {
     layout: Layout,
     job: Job,
     writers: [File; 2],
-    buffer: Vec<u8>,
+    scratch: Scratch,
 }
 
 fn fixture(limit: u64, discard: bool) -> Fixture {
@@ -33,19 +33,19 @@ fn fixture(limit: u64, discard: bool) -> Fixture {
         layout,
         job,
         writers: [stdout_writer, stderr_writer],
-        buffer: vec![0; CHUNK],
+        scratch: Scratch::new(CHUNK),
     }
 }
 
 #[test]
 fn what_the_pipes_hold_is_kept_although_others_keep_them_open() {
-    let Fixture { mut job, mut writers, mut buffer, layout, _directory, .. } = fixture(1 << 20, false);
+    let Fixture { mut job, mut writers, mut scratch, layout, _directory, .. } = fixture(1 << 20, false);
     writers[0].write_all(&[b'o'; 50_000]).unwrap();
     writers[1].write_all(b"err").unwrap();
-    assert_eq!(job.advance_by(1000, Channel::Stdout, &mut buffer), Moved::Some);
+    assert_eq!(job.advance_by(1000, Channel::Stdout, &mut scratch), Moved::Some);
     assert_eq!(job.lengths(), (1000, 0));
-    assert!(!job.drain(&mut buffer[..999]));
-    assert_eq!(job.advance(Channel::Stdout, &mut buffer), Moved::Nothing);
+    assert!(!job.drain(&mut Scratch::new(999)));
+    assert_eq!(job.advance(Channel::Stdout, &mut scratch), Moved::Nothing);
     let exit = job.finish(Some(WaitStatus::Code(3)));
     assert_eq!(exit, Exit { cause: ExitCause::Code(3), stdout: 50_000, stderr: 3 });
     assert_eq!(fs::read(layout.stdout(1)).unwrap(), [b'o'; 50_000]);
@@ -54,25 +54,25 @@ fn what_the_pipes_hold_is_kept_although_others_keep_them_open() {
 
 #[test]
 fn exactly_the_limit_is_kept_of_both_streams_together() {
-    let Fixture { mut job, mut writers, mut buffer, .. } = fixture(10, false);
+    let Fixture { mut job, mut writers, mut scratch, .. } = fixture(10, false);
     writers[0].write_all(b"123456").unwrap();
     writers[1].write_all(b"7890").unwrap();
-    assert_eq!(job.advance(Channel::Stdout, &mut buffer), Moved::Some);
-    assert_eq!(job.advance(Channel::Stderr, &mut buffer), Moved::Some);
+    assert_eq!(job.advance(Channel::Stdout, &mut scratch), Moved::Some);
+    assert_eq!(job.advance(Channel::Stderr, &mut scratch), Moved::Some);
     assert_eq!(job.lengths(), (6, 4));
     writers[1].write_all(b"x").unwrap();
-    assert_eq!(job.advance(Channel::Stderr, &mut buffer), Moved::Fatal);
+    assert_eq!(job.advance(Channel::Stderr, &mut scratch), Moved::Fatal);
     assert!(job.take_pipe(Channel::Stdout).is_some());
-    assert_eq!(job.advance(Channel::Stdout, &mut buffer), Moved::Closed);
+    assert_eq!(job.advance(Channel::Stdout, &mut scratch), Moved::Closed);
     let exit = job.finish(Some(WaitStatus::Signal(9)));
     assert_eq!(exit, Exit { cause: ExitCause::OutputLimit, stdout: 6, stderr: 4 });
 }
 
 #[test]
 fn too_much_found_at_the_end_is_too_much_as_well() {
-    let Fixture { mut job, mut writers, mut buffer, .. } = fixture(3, false);
+    let Fixture { mut job, mut writers, mut scratch, .. } = fixture(3, false);
     writers[0].write_all(b"12345").unwrap();
-    assert!(job.drain(&mut buffer));
+    assert!(job.drain(&mut scratch));
     assert_eq!(
         job.finish(Some(WaitStatus::Code(0))),
         Exit { cause: ExitCause::OutputLimit, stdout: 3, stderr: 0 }
@@ -81,16 +81,16 @@ fn too_much_found_at_the_end_is_too_much_as_well() {
 
 #[test]
 fn discarded_output_counts_nothing() {
-    let Fixture { mut job, mut writers, mut buffer, .. } = fixture(3, true);
+    let Fixture { mut job, mut writers, mut scratch, .. } = fixture(3, true);
     assert!(!piped(&Output { limit: 3, discard: true, log: None }));
     writers[0].write_all(b"12345").unwrap();
-    assert_eq!(job.advance(Channel::Stdout, &mut buffer), Moved::Some);
+    assert_eq!(job.advance(Channel::Stdout, &mut scratch), Moved::Some);
     assert_eq!(job.finish(None), Exit { cause: ExitCause::InitDied, stdout: 0, stderr: 0 });
 }
 
 #[test]
 fn a_full_disk_is_the_cause_of_the_end() {
-    let Fixture { mut job, mut writers, mut buffer, .. } = fixture(1 << 20, false);
+    let Fixture { mut job, mut writers, mut scratch, .. } = fixture(1 << 20, false);
     let full = File::options().write(true).open("/dev/full").unwrap();
     job.streams[0] = Stream::new(Store::File(full), 0, None);
     job.streams[0].pipe = Some({
@@ -99,7 +99,7 @@ fn a_full_disk_is_the_cause_of_the_end() {
         File::from(read)
     });
     writers[0].write_all(b"12345").unwrap();
-    assert_eq!(job.advance(Channel::Stdout, &mut buffer), Moved::Fatal);
+    assert_eq!(job.advance(Channel::Stdout, &mut scratch), Moved::Fatal);
     assert_eq!(
         job.finish(Some(WaitStatus::Signal(9))),
         Exit { cause: ExitCause::OutputFailed(28), stdout: 0, stderr: 0 }
@@ -115,15 +115,15 @@ fn a_job_needs_the_directory_of_jobs() {
 
 #[test]
 fn a_job_whose_files_could_not_be_made_ends_of_it_when_it_writes() {
-    let Fixture { mut writers, mut buffer, job, .. } = fixture(10, false);
+    let Fixture { mut writers, mut scratch, job, .. } = fixture(10, false);
     let mut broken = Job::without_files(
         &Output { limit: 10, discard: false, log: None },
         &io::Error::from_raw_os_error(28),
     );
     broken.connect(job.streams.map(|stream| stream.pipe.unwrap().into()));
-    assert_eq!(broken.advance(Channel::Stdout, &mut buffer), Moved::Nothing);
+    assert_eq!(broken.advance(Channel::Stdout, &mut scratch), Moved::Nothing);
     writers[1].write_all(b"x").unwrap();
-    assert_eq!(broken.advance(Channel::Stderr, &mut buffer), Moved::Fatal);
+    assert_eq!(broken.advance(Channel::Stderr, &mut scratch), Moved::Fatal);
     let exit = broken.finish(Some(WaitStatus::Signal(9)));
     assert_eq!(exit, Exit { cause: ExitCause::OutputFailed(28), stdout: 0, stderr: 0 });
 }

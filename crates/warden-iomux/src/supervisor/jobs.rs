@@ -74,7 +74,7 @@ impl Supervisor {
     /// Moves some of a job's output.
     pub(super) fn advance(&mut self, number: u32, channel: Channel) {
         let Some(job) = self.jobs.get_mut(&number) else { return };
-        match job.advance(channel, &mut self.buffer) {
+        match job.advance(channel, &mut self.scratch) {
             Moved::Nothing => {}
             Moved::Closed => unwatch(&self.epoll, job, channel),
             Moved::Some => self.clients.values_mut().for_each(|client| client.note_growth(number)),
@@ -89,7 +89,7 @@ impl Supervisor {
     /// The job's process has ended, or, without a status, everything has.
     pub(super) fn end(&mut self, number: u32, status: Option<inside::WaitStatus>) {
         let Some(mut job) = self.jobs.remove(&number) else { return };
-        if job.drain(&mut self.buffer) {
+        if job.drain(&mut self.scratch) {
             self.ask_init(&inside::Request::KillJob { job: number }, Vec::new());
         }
         Channel::BOTH.iter().for_each(|channel| unwatch(&self.epoll, &mut job, *channel));
