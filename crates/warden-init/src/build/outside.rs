@@ -17,6 +17,10 @@ pub(super) fn carry_out(step: &Outside, ids: Option<BorrowedFd<'_>>) -> io::Resu
         // 0 stands for the process that writes.
         Outside::JoinCgroup(cgroup) => fs::write(cgroup.join("tasks"), "0"),
         Outside::MakePrivate => mount::make_all_private(),
+        Outside::Unmark(directory) => match fs::remove_dir_all(directory) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            other => other,
+        },
         Outside::MountStaging(directory) => mount_staging(directory),
         Outside::MakeDirectory(name) => fs::create_dir(name),
         Outside::Give { name, owner } => std::os::unix::fs::chown(name, Some(*owner), Some(*owner)),

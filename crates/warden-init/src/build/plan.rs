@@ -45,6 +45,9 @@ pub enum Outside {
     JoinCgroup(PathBuf),
     /// Cuts all mounts off from the host's.
     MakePrivate,
+    /// Removes the mark that a volatile overlay has left in this directory: the machine has not lost its power since, or there
+    /// would be no container.
+    Unmark(PathBuf),
     /// Mounts a small tmpfs at this directory and enters it.
     MountStaging(PathBuf),
     /// Makes a directory in it.
@@ -309,6 +312,7 @@ const MASK: &str = "mask";
 fn outside(spec: &Spec, directory: &Path, staged: &[Staged]) -> Vec<Outside> {
     let mut steps = vec![
         Outside::MakePrivate,
+        Outside::Unmark(spec.root.writable.as_path().join("work/work/incompat")),
         Outside::MountStaging(directory.join("mnt")),
         Outside::MakeDirectory("root"),
         Outside::MakeDirectory("dev"),
@@ -419,6 +423,7 @@ impl Outside {
         match self {
             Self::JoinCgroup(_) => "join the cgroup",
             Self::MakePrivate => "make private",
+            Self::Unmark(_) => "remove",
             Self::MountStaging(_) => "mount a tmpfs at",
             Self::MakeDirectory(_) => "make the staging directory",
             Self::Give { .. } => "give to the container's root",
@@ -431,7 +436,7 @@ impl Outside {
     /// What it is done to.
     pub fn object(&self) -> ByteString {
         match self {
-            Self::JoinCgroup(path) | Self::MountStaging(path) => path.as_path().into(),
+            Self::JoinCgroup(path) | Self::Unmark(path) | Self::MountStaging(path) => path.as_path().into(),
             Self::MakePrivate => "all mounts".into(),
             Self::MakeDirectory(name) | Self::Give { name, .. } | Self::MakeNode { name, .. } => {
                 (*name).into()
