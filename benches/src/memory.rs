@@ -3,9 +3,15 @@
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fs;
+use std::thread::sleep;
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 use warden_tests::{Daemon, kernel};
+
+/// How often, and after how long, it is looked whether memory is still being given back.
+const PATIENCE: u32 = 20;
+const PAUSE: Duration = Duration::from_millis(500);
 
 /// Kilobytes that a file of `NAME: VALUE kB` lines gives for a name.
 pub(crate) fn field(text: &str, name: &str) -> Option<f64> {
@@ -23,8 +29,23 @@ pub(crate) struct Machine {
 }
 
 impl Machine {
-    /// Reads it.
-    pub(crate) fn now() -> Result<Self> {
+    /// Reads it once the kernel has given back what others have left, and what it can do without.
+    pub(crate) fn at_rest() -> Result<Self> {
+        let mut last = Self::now()?;
+        for _ in 0..PATIENCE {
+            rustix::fs::sync();
+            fs::write("/proc/sys/vm/drop_caches", "3")?;
+            sleep(PAUSE);
+            let now = Self::now()?;
+            if (now.slab - last.slab).abs() < last.slab / 1000.0 {
+                return Ok(now);
+            }
+            last = now;
+        }
+        Ok(last)
+    }
+
+    fn now() -> Result<Self> {
         let text = fs::read_to_string("/proc/meminfo")?;
         let get = |name: &str| field(&text, name).with_context(|| format!("/proc/meminfo has no {name}"));
         Ok(Self {

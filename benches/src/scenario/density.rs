@@ -24,7 +24,7 @@ const IDLE: &str = ", one on an idle machine";
 pub(crate) fn measure(bench: &mut Bench) -> Result<()> {
     let (sizes, rounds) = bench.options.pick((&[10, 100, 1000, 2000][..], 30), (&[10, 100][..], 6));
     let mut warden = Warden::start(&bench.options, &[])?;
-    let before = Machine::now()?;
+    let before = Machine::at_rest()?;
     let (mut handles, mut spent) = (vec![warden.create()?.0], 0.0);
     let mut floor = Floor::start(&warden.directory_of(&handles[0])?.join("spec.json"));
     for &size in sizes {

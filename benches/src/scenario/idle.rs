@@ -17,7 +17,7 @@ pub(crate) fn measure(bench: &mut Bench) -> Result<()> {
     let mut warden = Warden::start(&bench.options, &[])?;
     // What comes once, with the first container, belongs to none.
     let first = warden.create()?.0;
-    let (before, descriptors) = (Machine::now()?, memory::descriptors(warden.daemon.pid())?);
+    let (before, descriptors) = (Machine::at_rest()?, memory::descriptors(warden.daemon.pid())?);
     let handles = crowd::create(&warden, count)?;
     // The threads that helped to make them end when they have been of no use for ten seconds.
     std::thread::sleep(Duration::from_secs(rest));
@@ -48,7 +48,7 @@ pub(crate) fn measure(bench: &mut Bench) -> Result<()> {
 
 /// The memory of each of `count` containers that were made since `before`.
 pub(crate) fn containers(report: &mut Report, warden: &Warden, before: Machine, count: usize) -> Result<()> {
-    let now = Machine::now()?;
+    let now = Machine::at_rest()?;
     let each = |kilobytes: f64| kilobytes / count as f64;
     let mut figure = |what: &str, kilobytes: f64| {
         report.figure(&format!("{what}, each of {count} containers"), Unit::Kilobytes, each(kilobytes));

@@ -238,8 +238,9 @@ fn wrong_values_are_named_and_change_nothing() {
 fn destroy_leaves_no_link_no_rule_and_no_element() {
     let world = World::new(&[NOTHING_AHEAD]);
     let mut client = world.daemon.connect();
-    // The first one's address brings the chains of its neighbours'.
+    // The first rule brings the chains of the neighbours' addresses.
     let first = client.create();
+    client.ask(to(&first, "1.2.3.4")).unwrap();
     let links = world.links();
     client.destroy(&first);
     eventually("its interface is gone", 5, || world.links().len() < links.len());
