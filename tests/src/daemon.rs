@@ -199,11 +199,16 @@ impl Daemon {
 
     /// The process that its iomuxes are copied from.
     pub fn fork_server(&self) -> i32 {
+        self.find_fork_server().expect("it starts with the first container")
+    }
+
+    /// The same, if there is one.
+    pub fn find_fork_server(&self) -> Option<i32> {
         let is_it = |process: &kernel::Process| {
             process.command.contains("iomux --fork-server")
                 && kernel::parent_of(process.pid) == Some(self.pid())
         };
-        kernel::processes().into_iter().find(is_it).expect("it starts with the first container").pid
+        kernel::processes().into_iter().find(is_it).map(|process| process.pid)
     }
 
     /// Runs a command in its network namespace, also when it has ended.

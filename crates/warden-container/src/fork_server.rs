@@ -56,19 +56,22 @@ impl ForkServer {
         let order = serde_json::to_vec(&Order { spec: spec.into(), origin }).map_err(io::Error::from);
         let order = order.context(|| format!("asking for an iomux of {}", spec.display()))?;
         let mut place = self.running.lock().await;
-        if let Some(running) = place.take() {
-            match running.copy(&order, &control).await {
-                Ok((running, process)) => {
-                    *place = Some(running);
-                    return process;
-                }
-                Err(error) => tracing::warn!(%error, "the process that iomuxes are copied from is replaced"),
+        let asked = match place.take().map(|running| running.ask(&order, &control)) {
+            None => self.launch()?.ask(&order, &control),
+            Some(Err(error)) => {
+                tracing::warn!(%error, "the process that iomuxes are copied from is replaced");
+                self.launch()?.ask(&order, &control)
             }
-        }
-        let copied = self.launch()?.copy(&order, &control).await;
-        let (running, process) = copied.context(|| format!("copying {}", self.program.display()))?;
+            Some(Ok(running)) => Ok(running),
+        };
+        // What it has copied but not told of ends: nobody greets it.
+        let answer = match asked {
+            Ok(mut running) => running.answer().await.map(|answer| (running, answer)),
+            Err(error) => Err(error),
+        };
+        let (running, process) = answer.context(|| format!("copying {}", self.program.display()))?;
         *place = Some(running);
-        process
+        process.context(|| "starting an iomux".to_owned())
     }
 
     fn launch(&self) -> Result<Running, Error> {
@@ -92,25 +95,24 @@ impl ForkServer {
 }
 
 impl Running {
-    /// Has it copied once; it is given back unless it has failed, or the copy is not waited for.
-    async fn copy(self, order: &[u8], control: &PacketSocket) -> io::Result<(Self, Result<Process, Error>)> {
-        match tokio::time::timeout(TIME, self.exchange(order, control)).await {
-            Ok(Ok(answer)) => Ok((self, answer.context(|| "starting an iomux".to_owned()))),
-            Ok(Err(error)) => Err(error),
-            Err(_) => Err(io::ErrorKind::TimedOut.into()),
-        }
-    }
-
-    /// Asks, and gives its answer.
-    async fn exchange(&self, order: &[u8], control: &PacketSocket) -> io::Result<io::Result<Process>> {
+    /// Asks for a copy; one that has died is not asked.
+    fn ask(self, order: &[u8], control: &PacketSocket) -> io::Result<Self> {
         // It waits for nothing else, so that there is room.
         self.socket.get_ref().send(order, &[control.as_fd()])?;
-        let packet = loop {
-            let mut readable = self.socket.readable().await?;
-            if let Ok(packet) = readable.try_io(|socket| socket.get_ref().receive(MAX_PACKET)) {
-                break packet?;
+        Ok(self)
+    }
+
+    /// Waits for what came of it.
+    async fn answer(&mut self) -> io::Result<io::Result<Process>> {
+        let hearing = async {
+            loop {
+                let mut readable = self.socket.readable().await?;
+                if let Ok(packet) = readable.try_io(|socket| socket.get_ref().receive(MAX_PACKET)) {
+                    return packet;
+                }
             }
         };
+        let packet = tokio::time::timeout(TIME, hearing).await.map_err(|_| io::ErrorKind::TimedOut)??;
         if packet.bytes.is_empty() {
             let id = self.process.id().unwrap_or_default();
             return Err(io::Error::other(format!("process {id} has ended")));
@@ -179,7 +181,9 @@ while True:
         assert_eq!(server_id(&server), id);
         assert_ne!(first.id(), second.id());
         let pid = rustix::process::Pid::from_raw(id.cast_signed()).unwrap();
+        let watched = Process::open(id).unwrap();
         rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
+        watched.end().await;
         let (third, _three) = start(&server, &spec).await.unwrap();
         assert_ne!(server_id(&server), id);
         for copy in [first, second, third] {

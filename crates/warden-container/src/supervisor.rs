@@ -124,8 +124,8 @@ impl Supervisor {
 
 async fn launch(server: &ForkServer, spec: &Path, origin: Origin) -> Result<(Link, Process), Error> {
     let (ours, theirs) = PacketSocket::pair().context(|| "making the socket of iomux".to_owned())?;
-    let link = greet(ours)?;
-    Ok((link, server.start(spec, origin, theirs).await?))
+    let process = server.start(spec, origin, theirs).await?;
+    Ok((greet(ours)?, process))
 }
 
 /// Whether nobody listens on a socket.

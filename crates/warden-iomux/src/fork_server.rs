@@ -29,7 +29,8 @@ use warden_linux::socket::{Packet, PacketSocket};
 use crate::message::MAX_PACKET;
 use crate::start::{Origin, supervise};
 
-/// What wardend asks for. Descriptor: the socket whose other end is the copy's first client.
+/// What wardend asks for. Descriptor: the socket whose other end is the copy's first client, which the copy waits for: where
+/// that closes before it has said a word, nothing comes of it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Order {
     /// The `spec.json` of the container.
@@ -95,7 +96,15 @@ impl Server {
 
     /// The copy's whole life; gives its exit status.
     fn become_supervisor(&self, order: &Order, control: OwnedFd) -> u8 {
-        match self.prepare(order, control) {
+        let greeted = self.prepare(order, control).and_then(|control| {
+            let epoll = Epoll::new()?;
+            epoll.add(&control, 0, Interest::Read)?;
+            while epoll.wait(None)?.is_empty() {}
+            Ok(control)
+        });
+        match greeted {
+            // wardend does not know of this copy, should the server have died before it could tell.
+            Ok(control) if control.is_closed() => 0,
             Ok(control) => match supervise(order.spec.as_path(), order.origin, Some(control)) {
                 Ok(()) => 0,
                 Err(error) => tell(&error),

@@ -80,6 +80,12 @@ impl PacketSocket {
         Ok(rustix::net::sockopt::socket_peercred(&self.0)?.pid.as_raw_nonzero().get())
     }
 
+    /// Whether the peer has closed and nothing of it is left to read.
+    pub fn is_closed(&self) -> bool {
+        let peeked = rustix::net::recv(&self.0, &mut [0_u8; 1], RecvFlags::PEEK | RecvFlags::TRUNC);
+        matches!(peeked, Ok((_, 0)) | Err(rustix::io::Errno::CONNRESET))
+    }
+
     /// Sends one packet whole, or fails (`WouldBlock` when the peer's queue is full, `EPIPE` when it is gone).
     pub fn send(&self, bytes: &[u8], fds: &[BorrowedFd<'_>]) -> io::Result<()> {
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_FDS))];

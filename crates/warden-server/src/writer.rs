@@ -1,8 +1,9 @@
-//! What goes out to a client: bytes from memory, and ranges of files that do not pass through memory.
+//! What goes out to a client: bytes from memory, and ranges of files, of which long ones do not pass through memory.
 
 use std::fs::File;
 use std::io;
 use std::os::fd::AsFd;
+use std::os::unix::fs::FileExt;
 
 use rustix::net::Shutdown;
 use tokio::io::Interest;
@@ -12,6 +13,26 @@ use warden_protocol::messages::ErrorResponse;
 
 /// Bytes that one sendfile(2) may move, so that no thread is held by one client for long.
 const PIECE: u64 = 256 * 1024;
+
+/// The longest answer, in bytes, that is put together in memory: the client is woken once.
+const SMALL: u64 = 16 * 1024;
+
+/// A piece of an answer.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Part<'a> {
+    Bytes(&'a [u8]),
+    /// So many bytes of a file from an offset on; a file that is shorter is an error.
+    Range(&'a File, u64, u64),
+}
+
+impl Part<'_> {
+    fn length(&self) -> u64 {
+        match *self {
+            Part::Bytes(bytes) => bytes.len() as u64,
+            Part::Range(_, _, count) => count,
+        }
+    }
+}
 
 /// The sending side of a connection. A client that does not read blocks its own task only.
 #[derive(Clone, Copy, Debug)]
@@ -31,6 +52,20 @@ impl Writer<'_> {
         Ok(())
     }
 
+    /// Sends one piece after the other.
+    pub(crate) async fn parts(&self, parts: &[Part<'_>]) -> io::Result<()> {
+        if parts.iter().map(Part::length).sum::<u64>() <= SMALL {
+            return self.bytes(&gather(parts)?).await;
+        }
+        for part in parts {
+            match *part {
+                Part::Bytes(bytes) => self.bytes(bytes).await?,
+                Part::Range(file, offset, count) => self.file(file, offset, count).await?,
+            }
+        }
+        Ok(())
+    }
+
     /// Sends a response.
     pub(crate) async fn response(&self, response: &Response) -> io::Result<()> {
         self.bytes(&response.encode()).await
@@ -42,20 +77,14 @@ impl Writer<'_> {
         self.response(&Response::Error(ErrorResponse { message, ..ErrorResponse::default() })).await
     }
 
-    /// Sends `count` bytes of a file from `offset` on; a file that is shorter is an error.
-    pub(crate) async fn file(&self, file: &File, mut offset: u64, count: u64) -> io::Result<()> {
+    async fn file(&self, file: &File, mut offset: u64, count: u64) -> io::Result<()> {
         let end = offset + count;
         while offset < end {
             self.0.writable().await?;
             let piece = usize::try_from((end - offset).min(PIECE)).unwrap_or(usize::MAX);
             let send = || warden_linux::file::send(self.0.as_fd(), file.as_fd(), &mut offset, piece);
             match self.0.try_io(Interest::WRITABLE, send) {
-                Ok(0) => {
-                    return Err(io::Error::new(
-                        io::ErrorKind::UnexpectedEof,
-                        "a job's output is shorter than reported",
-                    ));
-                }
+                Ok(0) => return Err(too_short()),
                 Ok(_) => {}
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 Err(error) => return Err(error),
@@ -69,6 +98,30 @@ impl Writer<'_> {
         // An error means that the client is gone already.
         let _ = rustix::net::shutdown(self.0, Shutdown::Write);
     }
+}
+
+/// Puts pieces together.
+fn gather(parts: &[Part<'_>]) -> io::Result<Vec<u8>> {
+    let mut whole = Vec::new();
+    for part in parts {
+        match *part {
+            Part::Bytes(bytes) => whole.extend_from_slice(bytes),
+            Part::Range(file, offset, count) => {
+                let start = whole.len();
+                whole.resize(start.saturating_add(usize::try_from(count).unwrap_or(usize::MAX)), 0);
+                let room = whole.get_mut(start..).unwrap_or_default();
+                file.read_exact_at(room, offset).map_err(|error| match error.kind() {
+                    io::ErrorKind::UnexpectedEof => too_short(),
+                    _ => error,
+                })?;
+            }
+        }
+    }
+    Ok(whole)
+}
+
+fn too_short() -> io::Error {
+    io::Error::new(io::ErrorKind::UnexpectedEof, "a job's output is shorter than reported")
 }
 
 #[cfg(test)]
@@ -91,20 +144,38 @@ mod tests {
             seen
         });
         let writer = Writer(&server);
-        writer.bytes(b"head").await.unwrap();
-        writer.file(&file, 1, 2_999_998).await.unwrap();
-        writer.bytes(b"tail").await.unwrap();
+        let parts = [Part::Bytes(b"head"), Part::Range(&file, 1, 2_999_998), Part::Bytes(b"tail")];
+        writer.parts(&parts).await.unwrap();
         writer.finish();
         let seen = reader.join().unwrap();
         assert_eq!(seen, [b"head", &content[1..2_999_999], b"tail"].concat());
     }
 
     #[tokio::test]
+    async fn a_short_answer_is_sent_at_once() {
+        // A socket of packets tells one from another.
+        let (server, client) = warden_linux::socket::PacketSocket::pair().unwrap();
+        let server = std::os::unix::net::UnixStream::from(std::os::fd::OwnedFd::from(server));
+        let server = UnixStream::from_std(server).unwrap();
+        let mut file = tempfile::tempfile().unwrap();
+        file.write_all(b"0123456789").unwrap();
+        let parts =
+            [Part::Bytes(b"head"), Part::Range(&file, 3, 4), Part::Range(&file, 0, 1), Part::Bytes(b"tail")];
+        Writer(&server).parts(&parts).await.unwrap();
+        assert_eq!(client.receive(100).unwrap().bytes, b"head34560tail");
+    }
+
+    #[tokio::test]
     async fn a_file_that_is_too_short_and_a_client_that_is_gone_are_errors() {
         let file = tempfile::tempfile().unwrap();
         let (server, client) = UnixStream::pair().unwrap();
-        let error = Writer(&server).file(&file, 0, 1).await.unwrap_err();
-        assert_eq!(error.kind(), io::ErrorKind::UnexpectedEof);
+        for count in [1, SMALL + 1] {
+            let error = Writer(&server).parts(&[Part::Range(&file, 0, count)]).await.unwrap_err();
+            assert_eq!(
+                (error.kind(), error.to_string()),
+                (io::ErrorKind::UnexpectedEof, too_short().to_string())
+            );
+        }
         drop(client);
         let error = Writer(&server).bytes(b"x").await.unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::BrokenPipe);

@@ -3,7 +3,6 @@
 //! Output goes from the job's files to the socket. A job is forgotten only when a complete final answer was written.
 
 use std::fs::File;
-use std::io;
 
 use tokio::sync::watch;
 use warden_container::container::Container;
@@ -17,6 +16,7 @@ use warden_protocol::output::{Kind, RunLike, stream_chunk};
 
 use super::{Refusal, Session};
 use crate::convert;
+use crate::writer::Part;
 
 /// The most bytes of output in one response of `stream`.
 const CHUNK: u64 = 256 * 1024;
@@ -60,14 +60,14 @@ impl Session<'_> {
             RunLike { kind, exit_status: status(&progress), stdout_len, stderr_len, info }.encode()?;
         let stdout = open(job, Stream::Stdout, stdout_len)?;
         let stderr = open(job, Stream::Stderr, stderr_len)?;
-        let send = async {
-            self.writer.bytes(&frame.head).await?;
-            self.send_range(stdout.as_ref(), 0, stdout_len).await?;
-            self.writer.bytes(&frame.between).await?;
-            self.send_range(stderr.as_ref(), 0, stderr_len).await?;
-            self.writer.bytes(&frame.tail).await
-        };
-        send.await.map_err(Refusal::Socket)?;
+        let parts = [
+            Part::Bytes(&frame.head),
+            range(stdout.as_ref(), 0, stdout_len),
+            Part::Bytes(&frame.between),
+            range(stderr.as_ref(), 0, stderr_len),
+            Part::Bytes(&frame.tail),
+        ];
+        self.writer.parts(&parts).await.map_err(Refusal::Socket)?;
         job.answered();
         Ok(())
     }
@@ -102,22 +102,17 @@ impl Session<'_> {
             reader.file = open(job, reader.stream, count)?;
         }
         let (head, tail) = stream_chunk(name(reader.stream), count);
-        let send = async {
-            self.writer.bytes(&head).await?;
-            self.send_range(reader.file.as_ref(), reader.offset, count).await?;
-            self.writer.bytes(&tail).await
-        };
-        send.await.map_err(Refusal::Socket)?;
+        let parts =
+            [Part::Bytes(&head), range(reader.file.as_ref(), reader.offset, count), Part::Bytes(&tail)];
+        self.writer.parts(&parts).await.map_err(Refusal::Socket)?;
         reader.offset += count;
         Ok(true)
     }
+}
 
-    async fn send_range(&self, file: Option<&File>, offset: u64, count: u64) -> io::Result<()> {
-        match file {
-            Some(file) => self.writer.file(file, offset, count).await,
-            None => Ok(()),
-        }
-    }
+/// A range of a stream's file; there is none without bytes.
+fn range(file: Option<&File>, offset: u64, count: u64) -> Part<'_> {
+    file.map_or(Part::Bytes(&[]), |file| Part::Range(file, offset, count))
 }
 
 /// How far one stream of a job was sent.

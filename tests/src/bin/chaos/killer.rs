@@ -72,7 +72,7 @@ impl<'a> Killer<'a> {
     /// Kills something after a while.
     pub(crate) fn step(&mut self) {
         thread::sleep(Duration::from_millis(10 + self.random.below(250) as u64));
-        match self.random.below(24) {
+        match self.random.below(25) {
             0..=3 => self.kill_daemon(&[]),
             4 | 5 => self.kill_daemon(&["iomux"]),
             6 => self.kill_daemon(&["wshd"]),
@@ -82,6 +82,7 @@ impl<'a> Killer<'a> {
             16 => self.kill_helpers(&["iomux"], ""),
             17 => self.kill_helpers(&["wshd"], ""),
             18 => self.kill_helpers(&["wshd", "iomux"], ""),
+            19 => self.kill_fork_server(),
             _ => self.kill_job(),
         }
     }
@@ -178,6 +179,13 @@ impl<'a> Killer<'a> {
         let pid = fs::read_to_string(file).ok()?.trim().parse().ok()?;
         let line = fs::read(format!("/proc/{pid}/cmdline")).ok()?;
         String::from_utf8_lossy(&line).contains(helper).then_some(pid)
+    }
+
+    fn kill_fork_server(&mut self) {
+        if let Some(server) = self.daemon.find_fork_server() {
+            kill(server);
+            self.count("fork server");
+        }
     }
 
     fn kill_job(&mut self) {
