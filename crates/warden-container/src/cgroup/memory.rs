@@ -130,10 +130,13 @@ fn if_there<T>(read: io::Result<T>) -> io::Result<Option<T>> {
 /// Has the kernel take back the pages of files that are charged to a group without processes: they would keep the dead group
 /// in memory.
 pub(super) fn shed_pages(version: Version, directory: &Path) {
-    // What is charged for the kernel's own objects stays, so that either is refused in the end.
+    // Refused where some are in use all the same.
     let _ = match version {
-        // `memory.force_empty` would try sixteen times more before it gives up.
-        Version::V1 => fs::write(directory.join("memory.limit_in_bytes"), "0"),
+        // `memory.force_empty` would try sixteen times in vain, since what is charged for the kernel's own objects stays.
+        Version::V1 => {
+            let kernel = fs::read_to_string(directory.join("memory.kmem.usage_in_bytes"));
+            fs::write(directory.join("memory.limit_in_bytes"), kernel.as_deref().unwrap_or("0").trim_end())
+        }
         Version::V2 => fs::read_to_string(directory.join("memory.stat")).and_then(|stat| {
             let pages = stat.lines().find_map(|line| line.strip_prefix("file ")).unwrap_or("0");
             if pages == "0" { Ok(()) } else { fs::write(directory.join("memory.reclaim"), pages) }

@@ -24,6 +24,8 @@ const LINK_FAMILIES: u16 = 26;
 const LINK_GROUP: u16 = 27;
 const LINK_NAMESPACE: u16 = 28;
 const LINK_MASK: u16 = 29;
+const LINK_SEND_QUEUES: u16 = 31;
+const LINK_RECEIVE_QUEUES: u16 = 32;
 const STATISTICS_LINK: u16 = 1;
 const INFO_KIND: u16 = 1;
 const INFO_DATA: u16 = 2;
@@ -74,12 +76,14 @@ pub fn add_veth(
     let action = format!("making the interface {}", here.name);
     requests.push(action, NEW_LINK, flag::CREATE | flag::EXCL, &link(0, false), |attributes| {
         describe(attributes, here, mtu);
+        one_queue(attributes);
         attributes.number(LINK_GROUP, group);
         attributes.nested(LINK_INFO, |info| {
             info.bytes(INFO_KIND, b"veth").nested(INFO_DATA, |data| {
                 // The peer is made where it belongs: moving one costs milliseconds.
                 data.nested_after(VETH_PEER, &link(0, false), |peer| {
                     describe(peer, there, mtu);
+                    one_queue(peer);
                     peer.number(LINK_NAMESPACE, namespace.as_raw_fd() as u32);
                 });
             });
@@ -89,6 +93,12 @@ pub fn add_veth(
 
 fn describe(attributes: &mut Attributes<'_>, end: End<'_>, mtu: u32) {
     attributes.text(LINK_NAME, end.name).bytes(LINK_ADDRESS, &end.mac).number(LINK_MTU, mtu);
+}
+
+/// Where nothing is said, the kernel makes a queue for each processor, and takes back all but one: for each end it waits for a
+/// grace period, and lets nobody change any interface of the machine meanwhile.
+fn one_queue(attributes: &mut Attributes<'_>) {
+    attributes.number(LINK_SEND_QUEUES, 1).number(LINK_RECEIVE_QUEUES, 1);
 }
 
 /// Adds an interface, in a group, that sends on what is sent to it as if that came in where it first did; it is down.

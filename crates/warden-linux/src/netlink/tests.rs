@@ -1,4 +1,4 @@
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, AsRawFd};
 use std::process::Command;
 
 use super::nftables::{
@@ -80,6 +80,9 @@ fn expressions_are_named_lists_of_numbers_in_the_networks_order() {
     assert_eq!(bytes, expected);
 }
 
+/// One of each, and none that the kernel had to take back.
+const QUEUES: &str = "numtxqueues 1 numrxqueues 1 ";
+
 #[test]
 fn a_pair_of_interfaces_is_made_with_its_peer_in_place() {
     alone(|| {
@@ -113,9 +116,12 @@ fn a_pair_of_interfaces_is_made_with_its_peer_in_place() {
         there.execute(requests).unwrap();
 
         let links = output("ip", &["-d", "link", "show", "a-0"]);
-        for part in ["mtu 1400", "UP", "02:00:00:00:00:01", "addrgenmode none"] {
+        for part in ["mtu 1400", "UP", "02:00:00:00:00:01", "addrgenmode none", QUEUES] {
             assert!(links.contains(part), "{part} in {links}");
         }
+        let inside = format!("--net=/proc/{}/fd/{}", std::process::id(), namespace.as_raw_fd());
+        let peer = output("nsenter", &[&inside, "ip", "-d", "link", "show", "a-1"]);
+        assert!(peer.contains(QUEUES), "{peer}");
         assert!(
             output("ip", &["addr", "show", "a-0"]).contains("inet 10.0.0.1/30 brd 10.0.0.3 scope global")
         );
