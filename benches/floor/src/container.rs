@@ -28,7 +28,8 @@ pub(crate) struct Container {
 
 /// Makes a container that can run jobs; tells how long it took.
 pub(crate) fn create(setup: &Setup, number: u32) -> Result<(Container, Duration)> {
-    let name = format!("floor-{number}");
+    // Several floors make containers at a time.
+    let name = format!("floor-{}-{number}", process::id());
     let start = Instant::now();
     let directory = setup.directory.join(&name);
     make_directories(&directory, setup.first_id).context("making the directories")?;
@@ -122,7 +123,9 @@ fn make_cgroups(setup: &Setup, name: &str) -> io::Result<()> {
 
 /// Dead processes still count for a moment.
 fn remove_cgroup(path: &Path) -> Result<()> {
-    let _ = fs::write(path.join("memory.force_empty"), "0");
+    // As the product does: pages would keep the dead group.
+    let kernel = fs::read_to_string(path.join("memory.kmem.usage_in_bytes"));
+    let _ = kernel.and_then(|kernel| fs::write(path.join("memory.limit_in_bytes"), kernel.trim_end()));
     let deadline = Instant::now() + Duration::from_secs(10);
     loop {
         match fs::remove_dir(path) {

@@ -1,15 +1,16 @@
-//! Whole lives in a second, from several clients at a time, in turns with the peers.
+//! Whole lives in a second, from several clients at a time, in turns with as many floors and the peers.
 
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use anyhow::Result;
+use anyhow::{Result, anyhow};
 use tokio::task::JoinSet;
 use warden_client::Client;
 
 use crate::bench::Bench;
+use crate::floor::Floor;
 use crate::peer::{self, Peer, execute};
-use crate::report::{Unit, WARDEN};
+use crate::report::{FLOOR, Unit, WARDEN};
 use crate::warden::Warden;
 
 /// Clients at a time.
@@ -20,12 +21,22 @@ pub(crate) fn measure(bench: &mut Bench) -> Result<()> {
     let (slices, length) = bench.options.pick((3, 2.0), (1, 0.4));
     let quick = bench.options.quick;
     let length = Duration::from_secs_f64(length);
-    let warden = Warden::start(&bench.options, &[])?;
+    let mut warden = Warden::start(&bench.options, &[])?;
+    let sample = warden.create()?.0;
+    let spec = warden.directory_of(&sample)?.join("spec.json");
+    let mut floors = (0..peer::CLIENTS).map(|_| Floor::start(&spec)).collect::<Result<Vec<_>>>();
     for _ in 0..slices {
         for clients in CLIENTS {
             let scenario = scenario(clients);
             let rate = own_rate(&warden, clients, length);
             bench.report.record(&scenario, WARDEN, Unit::PerSecond, rate);
+            if clients <= peer::CLIENTS {
+                let rate = match &mut floors {
+                    Ok(floors) => floor_rate(&mut floors[..clients], length),
+                    Err(error) => Err(anyhow!("{error:#}")),
+                };
+                bench.report.record(&scenario, FLOOR, Unit::PerSecond, rate);
+            }
             let able = bench
                 .peers
                 .present
@@ -39,7 +50,8 @@ pub(crate) fn measure(bench: &mut Bench) -> Result<()> {
             }
         }
     }
-    Ok(())
+    drop(floors);
+    warden.destroy(&sample).map(drop)
 }
 
 fn scenario(clients: usize) -> String {
@@ -72,6 +84,27 @@ async fn lives(socket: PathBuf, end: Instant) -> Result<u32> {
         count += 1;
     }
     Ok(count)
+}
+
+/// Each of them makes, uses and ends its containers, those behind it removed.
+fn floor_rate(floors: &mut [Floor], length: Duration) -> Result<f64> {
+    let start = Instant::now();
+    let lives = |floor: &mut Floor| {
+        let mut count = 0;
+        while start.elapsed() < length {
+            for order in ["create", "run", "destroy"] {
+                floor.measure(order)?;
+            }
+            count += 1;
+        }
+        Ok(count)
+    };
+    let counts = std::thread::scope(|scope| {
+        let threads: Vec<_> = floors.iter_mut().map(|floor| scope.spawn(move || lives(floor))).collect();
+        let ended = threads.into_iter().map(|thread| thread.join().unwrap_or_else(|_| Ok(0)));
+        ended.sum::<Result<u32>>()
+    });
+    Ok(f64::from(counts?) / start.elapsed().as_secs_f64())
 }
 
 fn peer_rate(peer: &Peer, clients: usize, length: Duration) -> Result<f64> {
