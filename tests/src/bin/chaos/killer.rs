@@ -173,12 +173,15 @@ impl<'a> Killer<'a> {
         }
     }
 
-    /// The process of a container's helper.
+    /// The process of a container's helper: the number of one that is dead may be that of another container's by now.
     fn helper(&self, id: &str, helper: &str) -> Option<i32> {
         let file = self.daemon.depot(id).join("run").join(format!("{helper}.pid"));
         let pid = fs::read_to_string(file).ok()?.trim().parse().ok()?;
         let line = fs::read(format!("/proc/{pid}/cmdline")).ok()?;
-        String::from_utf8_lossy(&line).contains(helper).then_some(pid)
+        let line = String::from_utf8_lossy(&line).into_owned();
+        // wshd is in the container's cgroups; iomux is not, and shows its spec.
+        let cgroups = fs::read_to_string(format!("/proc/{pid}/cgroup")).ok()?;
+        (line.contains(helper) && (line.contains(id) || cgroups.contains(id))).then_some(pid)
     }
 
     fn kill_fork_server(&mut self) {
