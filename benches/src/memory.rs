@@ -9,8 +9,7 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use warden_tests::{Daemon, kernel};
 
-/// How often, and after how long, it is looked whether memory is still being given back.
-const PATIENCE: u32 = 20;
+/// After how long it is looked whether memory is still being given back.
 const PAUSE: Duration = Duration::from_secs(1);
 /// Kilobytes that come and go all the time.
 const QUIET: f64 = 1024.0;
@@ -31,10 +30,11 @@ pub(crate) struct Machine {
 }
 
 impl Machine {
-    /// Reads it once the kernel has given back what others have left, and what it can do without.
-    pub(crate) fn at_rest() -> Result<Self> {
+    /// Reads it once the kernel has given back what others have left, and what it can do without; waits for that so many
+    /// times at most.
+    pub(crate) fn at_rest(patience: u32) -> Result<Self> {
         let mut last = Self::now()?;
-        for _ in 0..PATIENCE {
+        for _ in 0..patience {
             rustix::fs::sync();
             fs::write("/proc/sys/vm/drop_caches", "3")?;
             sleep(PAUSE);

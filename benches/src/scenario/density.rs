@@ -26,7 +26,7 @@ const IDLE: &str = ", one on an idle machine";
 pub(crate) fn measure(bench: &mut Bench) -> Result<()> {
     let (sizes, rounds) = bench.options.pick((&[10, 100, 1000, 2000][..], 30), (&[10, 100][..], 6));
     let mut warden = Warden::start(&bench.options, &[])?;
-    let before = Machine::at_rest()?;
+    let before = Machine::at_rest(idle::patience(bench))?;
     let (mut handles, mut spent) = (vec![warden.create()?.0], 0.0);
     let mut floor = Floor::start(&warden.directory_of(&handles[0])?.join("spec.json"));
     for &size in sizes {
@@ -48,7 +48,7 @@ pub(crate) fn measure(bench: &mut Bench) -> Result<()> {
     }
     let size = handles.len();
     bench.report.figure(&format!("{size} containers made by 4 clients"), Unit::Milliseconds, spent);
-    idle::containers(&mut bench.report, &warden, before, size)?;
+    idle::containers(bench, &warden, before, size)?;
     let ((), took) = timed(|| crowd::destroy(&warden, handles))?;
     bench.report.figure(&format!("{size} containers destroyed by 4 clients"), Unit::Milliseconds, took);
     draw(bench, sizes)

@@ -8,7 +8,7 @@ use warden_tests::kernel;
 use crate::bench::Bench;
 use crate::crowd;
 use crate::memory::{self, Machine, Sleeps};
-use crate::report::{Report, Unit};
+use crate::report::Unit;
 use crate::warden::Warden;
 
 /// Measures the memory of idle containers and of their daemon, and whether it sleeps.
@@ -17,11 +17,12 @@ pub(crate) fn measure(bench: &mut Bench) -> Result<()> {
     let mut warden = Warden::start(&bench.options, &[])?;
     // What comes once, with the first container, belongs to none.
     let first = warden.create()?.0;
-    let (before, descriptors) = (Machine::at_rest()?, memory::descriptors(warden.daemon.pid())?);
+    let (before, descriptors) =
+        (Machine::at_rest(patience(bench))?, memory::descriptors(warden.daemon.pid())?);
     let handles = crowd::create(&warden, count)?;
     // The threads that helped to make them end when they have been of no use for ten seconds.
     std::thread::sleep(Duration::from_secs(rest));
-    containers(&mut bench.report, &warden, before, handles.len())?;
+    containers(bench, &warden, before, handles.len())?;
     let pid = warden.daemon.pid();
     let more = memory::descriptors(pid)?.saturating_sub(descriptors);
     let report = &mut bench.report;
@@ -46,9 +47,15 @@ pub(crate) fn measure(bench: &mut Bench) -> Result<()> {
     warden.destroy(&first).map(drop)
 }
 
+/// How often it is waited for memory.
+pub(crate) fn patience(bench: &Bench) -> u32 {
+    bench.options.pick(20, 1)
+}
+
 /// The memory of each of `count` containers that were made since `before`.
-pub(crate) fn containers(report: &mut Report, warden: &Warden, before: Machine, count: usize) -> Result<()> {
-    let now = Machine::at_rest()?;
+pub(crate) fn containers(bench: &mut Bench, warden: &Warden, before: Machine, count: usize) -> Result<()> {
+    let now = Machine::at_rest(patience(bench))?;
+    let report = &mut bench.report;
     let each = |kilobytes: f64| kilobytes / count as f64;
     let mut figure = |what: &str, kilobytes: f64| {
         report.figure(&format!("{what}, each of {count} containers"), Unit::Kilobytes, each(kilobytes));
