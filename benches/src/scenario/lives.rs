@@ -88,38 +88,30 @@ async fn lives(socket: PathBuf, end: Instant) -> Result<u32> {
 
 /// Each of them makes, uses and ends its containers, those behind it removed.
 fn floor_rate(floors: &mut [Floor], length: Duration) -> Result<f64> {
-    let start = Instant::now();
-    let lives = |floor: &mut Floor| {
-        let mut count = 0;
-        while start.elapsed() < length {
-            for order in ["create", "run", "destroy"] {
-                floor.measure(order)?;
-            }
-            count += 1;
-        }
-        Ok(count)
+    let life = |floor: &mut Floor| {
+        ["create", "run", "destroy"].iter().try_for_each(|order| floor.measure(order).map(drop))
     };
-    let counts = std::thread::scope(|scope| {
-        let threads: Vec<_> = floors.iter_mut().map(|floor| scope.spawn(move || lives(floor))).collect();
-        let ended = threads.into_iter().map(|thread| thread.join().unwrap_or_else(|_| Ok(0)));
-        ended.sum::<Result<u32>>()
-    });
-    Ok(f64::from(counts?) / start.elapsed().as_secs_f64())
+    rate(floors.iter_mut().map(|floor| move || life(floor)), length)
 }
 
 fn peer_rate(peer: &Peer, clients: usize, length: Duration) -> Result<f64> {
+    let lines = (0..clients).map(|client| peer.life_of(client));
+    rate(lines.map(|line| move || execute(&line)), length)
+}
+
+/// How many lives in a second come of these, each in a thread of its own that lives one after the other.
+fn rate<L: FnMut() -> Result<()> + Send>(lives: impl Iterator<Item = L>, length: Duration) -> Result<f64> {
     let start = Instant::now();
-    let lives = |client| {
-        let line = peer.life_of(client);
-        let mut count = 0;
+    let work = |mut live: L| {
+        let mut count = 0_u32;
         while start.elapsed() < length {
-            execute(&line)?;
+            live()?;
             count += 1;
         }
         Ok(count)
     };
     let counts = std::thread::scope(|scope| {
-        let threads: Vec<_> = (0..clients).map(|client| scope.spawn(move || lives(client))).collect();
+        let threads: Vec<_> = lives.map(|live| scope.spawn(move || work(live))).collect();
         let ended = threads.into_iter().map(|thread| thread.join().unwrap_or_else(|_| Ok(0)));
         ended.sum::<Result<u32>>()
     });
