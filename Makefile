@@ -23,13 +23,11 @@ setup: ## Install the Debian packages and cargo tools that are missing.
 	@scripts/setup
 
 .PHONY: build
-build: setup ## Build wardend, warden and the helpers wshd, iomux, wsh and iomux-link into target/dist/.
+build: setup ## Build wardend, warden and the helpers iomux, wsh and iomux-link into target/dist/.
 	$(HELPER_ENV) cargo build --locked --profile helper --target $(TRIPLE) -p warden-init -p warden-iomux --bins
 	cargo build --locked --release -p warden-server -p warden-cli --bins
 	@mkdir -p $(DIST)
 	@install -m 0755 $(TARGET_DIR)/release/{wardend,warden} $(TARGET_DIR)/$(TRIPLE)/helper/{iomux,iomux-link,wsh} $(DIST)/
-	@# Not readable for others: what cannot be read from inside a container cannot be traced there either.
-	@install -m 0711 $(TARGET_DIR)/$(TRIPLE)/helper/wshd $(DIST)/
 	@ls -l $(DIST)
 
 .PHONY: demo

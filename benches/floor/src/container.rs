@@ -1,6 +1,5 @@
 //! Makes and ends a container.
 
-use std::ffi::CString;
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -9,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
+use warden_linux::bystander::Bystander;
 use warden_linux::mount::{self, Attributes, MountFlags};
 use warden_linux::process::{self, ForkOptions, Namespaces};
 use warden_linux::socket::PacketSocket;
@@ -41,7 +41,6 @@ pub(crate) fn create(setup: &Setup, number: u32) -> Result<(Container, Duration)
         }
         None => None,
     };
-    let program = file::open_place(Path::new("/proc/self/exe")).context("opening this program")?;
     let (ours, theirs) = PacketSocket::pair().context("making a pair of sockets")?;
     let (reports, reporter) = file::pipe().context("making a pipe")?;
     let (mut reports, reporter) = (File::from(reports), File::from(reporter));
@@ -51,7 +50,7 @@ pub(crate) fn create(setup: &Setup, number: u32) -> Result<(Container, Duration)
         cgroup: unified.as_ref().map(AsFd::as_fd),
     };
     let builder = Builder { setup, name: &name, directory: &directory, ids: &ids, reporter: &reporter };
-    let child = process::fork(options, || builder.run(program.as_fd(), theirs.as_fd()))?;
+    let child = process::fork(options, || builder.run(theirs.as_fd()))?;
     drop((reporter, theirs));
     // The namespace exists as soon as the init does: both go on at the same time.
     let mut pid = [0; 4];
@@ -61,7 +60,7 @@ pub(crate) fn create(setup: &Setup, number: u32) -> Result<(Container, Duration)
     let pid = i32::from_ne_bytes(pid);
     let init = process::open_pidfd(pid)?;
     network::connect(number, File::open(format!("/proc/{pid}/ns/net"))?.as_fd())?;
-    // The end of the file is the moment at which the init has become its program.
+    // The end of the file is the moment at which the init serves.
     let mut failure = String::new();
     reports.read_to_string(&mut failure)?;
     let took = start.elapsed();
@@ -114,8 +113,10 @@ fn make_cgroups(setup: &Setup, name: &str) -> io::Result<()> {
     for Parent { path, writes } in setup.cgroups.iter().chain(&setup.unified) {
         let directory = path.join(name);
         fs::create_dir(&directory)?;
-        for (file, line) in writes {
-            OpenOptions::new().write(true).open(directory.join(file))?.write_all(line.as_bytes())?;
+        for writes in writes.chunk_by(|one, next| one.0 == next.0) {
+            let Some((file, _)) = writes.first() else { continue };
+            let mut file = OpenOptions::new().write(true).open(directory.join(file))?;
+            writes.iter().try_for_each(|(_, line)| file.write_all(line.as_bytes()))?;
         }
     }
     Ok(())
@@ -138,21 +139,11 @@ fn remove_cgroup(path: &Path) -> Result<()> {
 }
 
 fn user_namespace(setup: &Setup) -> io::Result<OwnedFd> {
-    let options = ForkOptions { namespaces: Namespaces::NEWUSER, ..ForkOptions::default() };
-    let helper = process::fork(options, || {
-        // Ends with its maker, should that be killed meanwhile.
-        let _ = process::die_with_parent();
-        loop {
-            std::thread::park();
-        }
-    })?;
-    let line = format!("0 {} {}\n", setup.first_id, setup.ids);
-    fs::write(format!("/proc/{}/uid_map", helper.pid), &line)?;
-    fs::write(format!("/proc/{}/gid_map", helper.pid), &line)?;
-    let namespace = File::open(format!("/proc/{}/ns/user", helper.pid))?;
-    process::kill_by_pidfd(helper.pidfd.as_fd())?;
-    process::wait(helper.pidfd.as_fd())?;
-    Ok(namespace.into())
+    let helper = Bystander::new(Namespaces::NEWUSER)?;
+    let (pid, line) = (helper.id(), format!("0 {} {}\n", setup.first_id, setup.ids));
+    fs::write(format!("/proc/{pid}/uid_map"), &line)?;
+    fs::write(format!("/proc/{pid}/gid_map"), &line)?;
+    Ok(File::open(format!("/proc/{pid}/ns/user"))?.into())
 }
 
 /// The device nodes of a container: name, major and minor number.
@@ -176,8 +167,8 @@ struct Builder<'a> {
 }
 
 impl Builder<'_> {
-    fn run(&self, program: BorrowedFd<'_>, socket: BorrowedFd<'_>) -> u8 {
-        let made = self.stage().and_then(|()| self.make_init(program, socket));
+    fn run(&self, socket: BorrowedFd<'_>) -> u8 {
+        let made = self.stage().and_then(|()| self.make_init(socket));
         match made {
             Ok(pid) => u8::from((&mut &*self.reporter).write_all(&pid.to_ne_bytes()).is_err()),
             Err(error) => {
@@ -226,7 +217,7 @@ impl Builder<'_> {
         mount::attach(tree.as_fd(), file::open_place(Path::new(name))?.as_fd())
     }
 
-    fn make_init(&self, program: BorrowedFd<'_>, socket: BorrowedFd<'_>) -> io::Result<i32> {
+    fn make_init(&self, socket: BorrowedFd<'_>) -> io::Result<i32> {
         namespace::join_user(self.ids.as_fd())?;
         let namespaces = Namespaces::NEWNS
             | Namespaces::NEWPID
@@ -237,11 +228,10 @@ impl Builder<'_> {
         let options = ForkOptions { namespaces, sibling: true, cgroup: None };
         let init = process::fork(options, || {
             let inside = Inside { name: self.name, system: &self.setup.system };
-            let error = match inside.build(socket) {
-                Ok(()) => process::execute(program, &[CString::from(resident::PROGRAM)], &[]),
-                Err(error) => error,
-            };
-            let _ = write!(&mut &*self.reporter, "{error}");
+            match inside.build(socket).and_then(|()| resident::confine()) {
+                Ok(()) => drop(resident::serve()),
+                Err(error) => drop(write!(&mut &*self.reporter, "{error}")),
+            }
             1
         })?;
         Ok(init.pid)

@@ -7,7 +7,7 @@ use std::os::unix::fs::{OpenOptionsExt, symlink};
 use std::path::{Path, PathBuf};
 
 use warden_linux::mount::{self, Attributes, MountFlags};
-use warden_linux::{file, namespace, network, process};
+use warden_linux::{file, namespace, process};
 
 use crate::resident::{GROUP, HOME, USER};
 
@@ -48,7 +48,6 @@ impl Inside<'_> {
         let dev = mount::copy(Path::new("dev"), false)?;
         mount::pivot_into(Path::new("root"))?;
         namespace::set_hostname(self.name.as_bytes())?;
-        network::set_up(c"lo")?;
         for (tree, path) in [(&proc, "/proc"), (&sys, "/sys"), (&dev, "/dev")] {
             attach(tree.as_fd(), Path::new(path))?;
         }

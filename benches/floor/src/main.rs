@@ -1,7 +1,7 @@
 //! The least that a container costs on this kernel: made, used and ended by nothing but the system calls that it takes.
 //!
 //! It has what a container of wardend has (namespaces, id map, layers, mounts, devices, cgroups, interfaces, a resident
-//! init that is a program of its own), and no daemon, supervisor, protocol, file of state, log or recovery. It shares
+//! init), and no daemon, supervisor, protocol, file of state, log or recovery. It shares
 //! no code with the product but the wrappers of `warden-linux`. One single-threaded static process, as small as can be,
 //! obeys a command a line on its standard input and answers each with a line: `ok NANOSECONDS`, or `failed REASON`.
 
@@ -21,9 +21,7 @@ use crate::container::Container;
 use crate::setup::Setup;
 
 fn main() -> ExitCode {
-    let outcome =
-        if std::env::args().next().as_deref() == Some(resident::NAME) { resident::serve() } else { obey() };
-    match outcome {
+    match obey() {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("floor: {error:#}");
@@ -45,6 +43,7 @@ fn obey() -> Result<()> {
         text.push('\n');
     }
     let setup = Setup::parse(&text)?;
+    warden_init::confinement::prepare();
     let mut state = State { setup, made: 0, container: None };
     for line in lines {
         let answer = match state.obey(&line?) {

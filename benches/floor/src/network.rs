@@ -27,6 +27,7 @@ pub(crate) fn connect(number: u32, namespace: BorrowedFd<'_>) -> Result<()> {
     outside.execute(requests)?;
     let index = route::link_index(&mut inside, &inner)?;
     let mut requests = Requests::default();
+    route::set_loopback_up(&mut requests);
     route::set_up(&mut requests, index);
     route::add_address(&mut requests, index, container, PREFIX);
     route::add_neighbour(&mut requests, index, host, mac(0));

@@ -1,23 +1,20 @@
 //! The container's init: starts bash for each script that comes in, and answers with how it ended.
 
-use std::ffi::{CStr, CString};
+use std::convert::Infallible;
+use std::ffi::CString;
 use std::fs::File;
-use std::io::{ErrorKind, Read, Write};
+use std::io::{self, ErrorKind, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd};
 
-use anyhow::{Context, Result, anyhow};
+use anyhow::{Context, Result, bail};
 use rustix::event::{PollFd, PollFlags};
 use rustix::process::{Pid, WaitOptions};
-use warden_init::confinement::{Confinement, Privileges};
+use warden_init::confinement::Confinement;
 use warden_linux::limit::{self, Limit};
 use warden_linux::socket::{Packet, PacketSocket};
 use warden_linux::spawn::{self, Program};
 use warden_linux::{file, process};
 
-/// The name by which this program knows that it is the init.
-pub(crate) const NAME: &str = "floor-init";
-/// The same for execve.
-pub(crate) const PROGRAM: &CStr = c"floor-init";
 /// The user of the scripts.
 pub(crate) const USER: u32 = 10_000;
 /// Its group.
@@ -54,19 +51,24 @@ pub(crate) fn ask(socket: &PacketSocket, script: &[u8]) -> Result<u8> {
     answer.bytes.first().copied().context("the init has ended")
 }
 
-/// The init's whole life.
+/// Confines the init, whose standard input is the socket.
 ///
 /// What confines all its jobs is laid on here, before the first one, and inherited by them, as the product's init does it:
 /// the keyring, the filter of system calls and the bounded capabilities are the product's own.
-pub(crate) fn serve() -> Result<()> {
+pub(crate) fn confine() -> io::Result<()> {
     Confinement::FULL.enter()?;
-    let privileges = Privileges::parse(Confinement::FULL.arguments().into_iter().map(str::to_owned));
-    privileges.map_err(|argument| anyhow!("{argument} is not understood"))?.bound()?;
+    Confinement::FULL.privileges().bound()
+}
+
+/// The init's whole life from then on; nothing else stays open.
+pub(crate) fn serve() -> Result<Infallible> {
+    let standard = (io::stdin(), io::stdout(), io::stderr());
+    process::keep_only(&[standard.0.as_fd(), standard.1.as_fd(), standard.2.as_fd()])?;
     let socket = PacketSocket::adopt(process::inherited(0)?)?;
     loop {
         let packet = receive(&socket)?;
         if packet.bytes.is_empty() {
-            return Ok(());
+            bail!("nobody asks any more");
         }
         let status = run(&packet.bytes).unwrap_or(255);
         socket.send(&[status], &[])?;

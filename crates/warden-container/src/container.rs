@@ -225,8 +225,11 @@ impl Shared {
         admit(self.state(), operation)
     }
 
-    /// Writes the obituary, unless there is one.
+    /// Writes the obituary, unless there is one, or no job whose answer it would be a part of.
     pub(crate) fn write_obituary(&self) {
+        if !self.jobs.exist() {
+            return;
+        }
         let info = self.look();
         lock(&self.status).obituary.get_or_insert(info);
     }

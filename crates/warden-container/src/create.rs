@@ -237,7 +237,6 @@ impl Making {
         machine.dns.serve(&machine.network, &host_resolv_conf);
         let spec = Plan {
             id,
-            init: &machine.init,
             leases: &self.leases()?,
             cgroups: machine.cgroups.of(id),
             lower: &lower.path,

@@ -6,9 +6,7 @@
 //!             /run/{wshd.sock,wshd.pid,iomux.sock,iomux.pid,iomux.log}
 //!             /jobs/<n>/{job.json,stdout,stderr,exit.json}
 //!             /tmp/{rootfs,work}       the writable layer, limited as a whole
-//!             /mnt                     where the builder works, in a mount namespace of its own
 //! <depot>/.images                      what containers share
-//! <depot>/.helpers/wshd                their init, where the installed one can be read by everybody
 //! <depot>/.trash                       what is being removed
 //! ```
 
@@ -34,7 +32,6 @@ use crate::tree;
 
 pub(crate) const TRASH: &str = ".trash";
 pub(crate) const IMAGES: &str = ".images";
-pub(crate) const HELPERS: &str = ".helpers";
 /// The directory, in that of a container, of what it has written.
 const LAYER: &str = "tmp";
 
@@ -93,16 +90,11 @@ impl Depot {
         self.path.join(IMAGES)
     }
 
-    /// The directory of helper programs that only the host's root can read.
-    pub(crate) fn helpers(&self) -> PathBuf {
-        self.path.join(HELPERS)
-    }
-
     /// Makes the directory of one container; the inside's root is `owner` on the host.
     pub(crate) fn create(&self, id: Id, owner: u32) -> Result<(), Error> {
         let directory = self.directory(id);
         make_directory(&directory, 0o711, false)?;
-        for (name, mode) in [("run", 0o700), ("jobs", 0o700), ("mnt", 0o700)] {
+        for (name, mode) in [("run", 0o700), ("jobs", 0o700)] {
             make_directory(&directory.join(name), mode, false)?;
         }
         let layer = self.layer(id);
@@ -154,12 +146,14 @@ impl Depot {
         self.disk.as_ref()?.stat(&self.layer(id))
     }
 
-    /// Moves the directory of one container to the trash, if there is one.
-    pub(crate) fn discard(&self, id: Id) -> Result<(), Error> {
+    /// Moves the directory of one container to the trash; says whether there was one.
+    pub(crate) fn discard(&self, id: Id) -> Result<bool, Error> {
         let directory = self.directory(id);
         match fs::rename(&directory, self.path.join(TRASH).join(id)) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-            renamed => renamed.context(|| format!("moving {} to the trash", directory.display())),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+            renamed => {
+                renamed.map(|()| true).context(|| format!("moving {} to the trash", directory.display()))
+            }
         }
     }
 
@@ -177,8 +171,10 @@ impl Depot {
     pub(crate) fn remove(&self, id: Id) -> Result<(), Error> {
         // A name that is out of the way first: what is half removed is never taken for a container.
         self.empty(id.as_str())?;
-        self.discard(id)?;
-        self.empty(id.as_str())
+        if self.discard(id)? {
+            self.empty(id.as_str())?;
+        }
+        Ok(())
     }
 
     /// Removes what earlier removals could not; goes on past errors.

@@ -49,6 +49,12 @@ impl Jobs {
         job
     }
 
+    /// Whether there are any: here, or, though they are forgotten, with a client that is still being answered.
+    pub(crate) fn exist(&self) -> bool {
+        // Each of them knows this list.
+        self.itself.weak_count() > 1
+    }
+
     /// Adds a job of an earlier daemon.
     pub(crate) fn recover(&self, id: u32, found: &Found) {
         let job = self.add(id);
@@ -191,6 +197,18 @@ mod tests {
         job.answered();
         assert!(jobs.get(1).is_none());
         assert_eq!(job.now().end, Some(ExitCause::Code(0)), "who holds it still has it");
+    }
+
+    #[test]
+    fn a_job_exists_as_long_as_somebody_holds_it() {
+        let jobs = jobs(10, 10);
+        assert!(!jobs.exist());
+        let held = jobs.add(1);
+        jobs.end(1, exit(0));
+        jobs.forget(1);
+        assert!(jobs.exist());
+        drop(held);
+        assert!(!jobs.exist());
     }
 
     #[test]

@@ -1,15 +1,15 @@
 //! The host as containers use it: what is prepared once. What a container owns of it is in [`crate::ground`].
 
-use std::fs::{self, Permissions};
+use std::fs;
 use std::io;
 use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
 use crate::activity::Activity;
 use crate::cgroup::Cgroups;
-use crate::depot::{Depot, make_directory};
+use crate::depot::Depot;
 use crate::device::Device;
 use crate::disk::image::DepotImage;
 use crate::dns::Dns;
@@ -46,8 +46,6 @@ pub(crate) struct Machine {
     pub(crate) io_device: Option<Device>,
     /// The configured image.
     pub(crate) lower: Lower,
-    /// Path of wshd, which no container can read.
-    pub(crate) init: PathBuf,
     /// Where iomuxes come from.
     pub(crate) supervisors: ForkServer,
     /// What is left of containers that nobody can name.
@@ -80,7 +78,6 @@ impl Machine {
         depot.limit_layers(settings.disk_quota)?;
         let supervisor = settings.helpers.join("iomux");
         examine_program(&supervisor)?;
-        let init = protected_init(&settings.helpers.join("wshd"), &depot)?;
         let cgroups = Cgroups::prepare(&settings.cgroup_parent)?;
         let pools = Pools::new(&settings);
         let ids = Ids::default();
@@ -106,7 +103,6 @@ impl Machine {
             ids,
             removals: Removals::default(),
             lower,
-            init,
             supervisors,
             quarantine: Quarantine::default(),
             serving: AtomicBool::new(false),
@@ -172,34 +168,20 @@ fn io_device(settings: &Settings, cgroups: &Cgroups) -> Option<Device> {
     None
 }
 
-fn examine_program(path: &Path) -> Result<u32, Error> {
+fn examine_program(path: &Path) -> Result<(), Error> {
     let action = || format!("examining the program {}", path.display());
     let found = fs::metadata(path).context(action)?;
-    let mode = found.permissions().mode();
-    if !found.is_file() || mode & 0o111 == 0 {
-        return Err(io::Error::from(io::ErrorKind::PermissionDenied)).context(action);
+    if found.is_file() && found.permissions().mode() & 0o111 != 0 {
+        return Ok(());
     }
-    Ok(mode)
-}
-
-/// The path of a wshd that only the host's root can read: root inside could trace one that it can.
-fn protected_init(path: &Path, depot: &Depot) -> Result<PathBuf, Error> {
-    if examine_program(path)? & 0o044 == 0 {
-        return path.canonicalize().context(|| format!("examining the program {}", path.display()));
-    }
-    let directory = depot.helpers();
-    make_directory(&directory, 0o711, true)?;
-    let (new, protected) = (directory.join("wshd.new"), directory.join("wshd"));
-    let action = || format!("copying {} to {}", path.display(), protected.display());
-    fs::copy(path, &new).context(action)?;
-    fs::set_permissions(&new, Permissions::from_mode(0o711)).context(action)?;
-    // Another file, not another content: running containers keep theirs.
-    fs::rename(&new, &protected).context(action)?;
-    Ok(protected)
+    Err(io::Error::from(io::ErrorKind::PermissionDenied)).context(action)
 }
 
 #[cfg(test)]
 mod tests {
+    use std::fs::Permissions;
+    use std::path::PathBuf;
+
     use super::*;
 
     fn program(directory: &Path, mode: u32) -> PathBuf {
@@ -207,21 +189,6 @@ mod tests {
         fs::write(&path, "text").unwrap();
         fs::set_permissions(&path, Permissions::from_mode(mode)).unwrap();
         path
-    }
-
-    #[test]
-    fn an_init_that_everybody_can_read_is_copied() {
-        let top = tempfile::tempdir().unwrap();
-        let depot = Depot::open(&top.path().join("depot")).unwrap();
-        let installed = program(top.path(), 0o711);
-        assert_eq!(protected_init(&installed, &depot).unwrap(), installed);
-        let installed = program(top.path(), 0o755);
-        for _ in 0..2 {
-            let copy = protected_init(&installed, &depot).unwrap();
-            assert_eq!(copy, depot.helpers().join("wshd"));
-            assert_eq!(fs::metadata(&copy).unwrap().permissions().mode() & 0o7777, 0o711);
-            assert_eq!(fs::read(&copy).unwrap(), b"text");
-        }
     }
 
     #[test]

@@ -28,8 +28,6 @@ devpts /dev/pts devpts rw,nosuid,noexec 0 0
 /// What goes into the spec of one container.
 pub(crate) struct Plan<'a> {
     pub(crate) id: Id,
-    /// Path of wshd.
-    pub(crate) init: &'a Path,
     pub(crate) leases: &'a Leases,
     pub(crate) cgroups: Vec<Cgroup>,
     /// The shared lower layer.
@@ -54,7 +52,7 @@ impl Plan<'_> {
         Ok(Spec {
             version: spec::VERSION,
             id: self.id.to_string(),
-            init: self.init.into(),
+            init: None,
             ids: self.leases.ids,
             root: Root {
                 lower: self.lower.into(),
@@ -132,7 +130,6 @@ mod tests {
         let leases = Pools::new(&settings).lease(Id::parse(b"0123456789a").unwrap(), None).unwrap();
         Plan {
             id: Id::parse(b"0123456789a").unwrap(),
-            init: "/helpers/wshd".as_ref(),
             leases: &leases,
             cgroups: vec![Cgroup::V2("/cg/instance-0123456789a".into())],
             lower: "/depot/.images/host".as_ref(),
@@ -162,7 +159,7 @@ mod tests {
         let spec = plan_with(&[], &[], b"nameserver 1.1.1.1\nsearch x\n").unwrap();
         assert_eq!(
             (spec.version, spec.id.as_str(), spec.user.name.as_str(), spec.user.id),
-            (1, "0123456789a", "vcap", 10_000)
+            (spec::VERSION, "0123456789a", "vcap", 10_000)
         );
         assert_eq!(spec.ids, Some(spec::IdRange { host_start: 524_288, count: 65_536 }));
         assert_eq!(spec.root.writable, "/depot/0123456789a/tmp".into());

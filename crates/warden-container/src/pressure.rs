@@ -12,7 +12,7 @@
     )
 )]
 
-use std::fs;
+use warden_linux::file::read_text;
 
 use crate::error::Error;
 
@@ -32,7 +32,7 @@ pub struct Thresholds {
 
 /// Refuses a new container while the machine is short of memory; what cannot be known refuses nothing.
 pub(crate) fn check(thresholds: Thresholds) -> Result<(), Error> {
-    let read = |path| fs::read_to_string(path).unwrap_or_default();
+    let read = |path: &str| read_text(path.as_ref()).unwrap_or_default();
     judge(thresholds, &read(PRESSURE), &read(MEMORY))
 }
 
@@ -109,6 +109,6 @@ mod tests {
 
     #[test]
     fn this_machine_can_be_asked() {
-        assert!(available(&fs::read_to_string(MEMORY).unwrap()).is_some_and(|bytes| bytes > 0));
+        assert!(available(&read_text(MEMORY.as_ref()).unwrap()).is_some_and(|bytes| bytes > 0));
     }
 }

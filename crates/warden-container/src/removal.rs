@@ -167,7 +167,7 @@ impl Machine {
     pub(crate) fn set_aside(&self, id: Id) -> Result<(), Error> {
         let detached = self.network.detach(id);
         failpoint::reach(format_args!("discard"));
-        let outcomes = [detached, self.depot.discard(id)];
+        let outcomes = [detached, self.depot.discard(id).map(drop)];
         failpoint::reach(format_args!("discarded"));
         match Error::join(outcomes.into_iter().filter_map(Result::err).collect()) {
             Some(error) => Err(error),

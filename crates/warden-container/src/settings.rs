@@ -23,7 +23,7 @@ pub struct Settings {
     pub disk_quota: bool,
     /// The image of containers whose request names none.
     pub image: Image,
-    /// The directory of the helper programs `wshd` and `iomux`.
+    /// The directory of the helper program `iomux`.
     pub helpers: PathBuf,
     /// The name of the directory below which `instance-<id>` cgroups are made, relative to each hierarchy's root.
     pub cgroup_parent: String,

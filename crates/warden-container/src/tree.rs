@@ -3,15 +3,18 @@
 use std::collections::VecDeque;
 use std::ffi::{CStr, CString};
 use std::io;
+use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use rustix::fs::{AtFlags, Dir, FileType, IFlags, Mode, OFlags};
+use rustix::fs::{AtFlags, FileType, IFlags, Mode, OFlags, RawDir, SeekFrom};
 use rustix::io::Errno;
 
 /// Directories below one another that are open at a time; what is deeper is first moved up.
 const DEPTH: usize = 32;
 /// Times that a directory is read again, because some file systems pass over entries while others are removed.
 const ROUNDS: usize = 16;
+/// Bytes of entries that are read at a time, on the stack of each depth.
+const CHUNK: usize = 8192;
 
 /// Removes an entry of a directory, with everything below it; what does not exist is removed already.
 ///
@@ -20,7 +23,7 @@ pub(crate) fn remove(parent: BorrowedFd<'_>, name: &CStr) -> io::Result<()> {
     let mut removal =
         Removal { top: parent, moved_up: VecDeque::from([name.to_owned()]), count: 0, error: None };
     while let Some(name) = removal.moved_up.pop_front() {
-        removal.entry(parent, &name, 0);
+        removal.entry(parent, &name, FileType::Unknown, 0);
     }
     removal.error.map_or(Ok(()), |errno| Err(errno.into()))
 }
@@ -35,17 +38,31 @@ struct Removal<'a> {
 }
 
 impl Removal<'_> {
-    fn entry(&mut self, parent: BorrowedFd<'_>, name: &CStr, depth: usize) {
-        if let Err(errno) = self.try_entry(parent, name, depth)
+    fn entry(&mut self, parent: BorrowedFd<'_>, name: &CStr, kind: FileType, depth: usize) {
+        if let Err(errno) = self.try_entry(parent, name, kind, depth)
             && errno != Errno::NOENT
         {
             self.error.get_or_insert(errno);
         }
     }
 
-    fn try_entry(&mut self, parent: BorrowedFd<'_>, name: &CStr, depth: usize) -> Result<(), Errno> {
-        match changeable(parent, name, || rustix::fs::unlinkat(parent, name, AtFlags::empty())) {
-            Err(Errno::ISDIR) => {}
+    fn try_entry(
+        &mut self,
+        parent: BorrowedFd<'_>,
+        name: &CStr,
+        kind: FileType,
+        depth: usize,
+    ) -> Result<(), Errno> {
+        let unlink = |flags| changeable(parent, name, || rustix::fs::unlinkat(parent, name, flags));
+        if kind != FileType::Directory {
+            match unlink(AtFlags::empty()) {
+                Err(Errno::ISDIR) => {}
+                done => return done,
+            }
+        }
+        // Most are empty.
+        match unlink(AtFlags::REMOVEDIR) {
+            Err(Errno::NOTEMPTY) => {}
             done => return done,
         }
         if depth == DEPTH {
@@ -53,21 +70,23 @@ impl Removal<'_> {
         }
         let directory = open_directory(parent, name)?;
         for _ in 0..ROUNDS {
-            self.content(&directory, depth + 1)?;
-            let removed = changeable(parent, name, || rustix::fs::unlinkat(parent, name, AtFlags::REMOVEDIR));
-            match removed {
+            self.content(directory.as_fd(), depth + 1)?;
+            match unlink(AtFlags::REMOVEDIR) {
                 Err(Errno::NOTEMPTY) if self.error.is_none() => {}
                 done => return done,
             }
+            rustix::fs::seek(&directory, SeekFrom::Start(0))?;
         }
         Err(Errno::NOTEMPTY)
     }
 
-    fn content(&mut self, directory: &OwnedFd, depth: usize) -> Result<(), Errno> {
-        for entry in Dir::read_from(directory)? {
+    fn content(&mut self, directory: BorrowedFd<'_>, depth: usize) -> Result<(), Errno> {
+        let mut chunk = [MaybeUninit::uninit(); CHUNK];
+        let mut entries = RawDir::new(directory, &mut chunk);
+        while let Some(entry) = entries.next() {
             let entry = entry?;
             if !matches!(entry.file_name().to_bytes(), b"." | b"..") {
-                self.entry(directory.as_fd(), entry.file_name(), depth);
+                self.entry(directory, entry.file_name(), entry.file_type(), depth);
             }
         }
         Ok(())

@@ -23,17 +23,17 @@ use warden_container::state::State;
 use warden_init::spec::IdRange;
 use warden_iomux::message::ExitCause;
 
-/// Where wshd and iomux are: named by the environment, or built beside this test.
+/// Where iomux is: named by the environment, or built beside this test.
 static HELPERS: LazyLock<PathBuf> = LazyLock::new(|| {
     if let Some(directory) = std::env::var_os("WARDEN_HELPERS") {
         return directory.into();
     }
     let built = Command::new(env!("CARGO"))
-        .args(["build", "--quiet", "-p", "warden-init", "-p", "warden-iomux"])
+        .args(["build", "--quiet", "-p", "warden-iomux"])
         .current_dir(env!("CARGO_MANIFEST_DIR"))
         .status()
         .unwrap();
-    assert!(built.success(), "wshd and iomux are needed");
+    assert!(built.success(), "iomux is needed");
     let test = std::env::current_exe().unwrap();
     test.ancestors().nth(2).unwrap().to_owned()
 });

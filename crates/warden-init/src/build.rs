@@ -3,10 +3,9 @@
 //! A short-lived builder process leaves the host's mount namespace, joins the container's cgroups and stages, as the
 //! host's root, everything that the container will see. It then enters the container's user namespace and makes the
 //! init in the other namespaces: that copy of the staged mounts locks their flags, so that the container's root
-//! cannot make them writable. The init puts its root file system together out of what was staged and becomes wshd.
+//! cannot make them writable. The init puts its root file system together out of what was staged and serves, as [`crate::wshd`].
 //! What is to be done is a [`plan::Plan`], plain data; `outside` and `inside` carry it out.
 
-use std::convert::Infallible;
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -18,6 +17,7 @@ use warden_linux::process::{self, ForkOptions, Namespaces};
 use crate::byte_string::ByteString;
 use crate::confinement::Confinement;
 use crate::spec::{Cgroup, Spec};
+use crate::wshd::Wshd;
 pub use furnish::furnish;
 use plan::Plan;
 
@@ -71,10 +71,10 @@ enum Report {
     Failed(SetupError),
 }
 
-/// Builds the container that lives in `directory` and starts its init, which inherits `listener` as its stdin.
+/// Builds the container that lives in `directory` and starts its init, which serves `listener`.
 ///
 /// The calling process must have one thread. `born` hears of the init's process id as soon as it is in its namespaces; the
-/// function returns once the init runs its own program.
+/// function returns once the container stands.
 pub fn build(
     spec: &Spec,
     directory: &Path,
@@ -82,15 +82,12 @@ pub fn build(
     born: impl FnOnce(i32),
 ) -> Result<Init, SetupError> {
     let plan = Plan::new(spec, directory);
-    let program = warden_linux::file::open_place(spec.init.as_path())
-        .map_err(|error| SetupError::new("open the init", spec.init.clone(), &error))?;
     let ids = spec.ids.map(user_namespace::create).transpose()?;
     let cgroup = unified_cgroup(spec)?;
     let pipe = |error: &io::Error| SetupError::new("make a pipe for", "the builder", error);
     let (reports, reporter) = warden_linux::file::pipe().map_err(|error| pipe(&error))?;
     let (mut reports, reporter) = (File::from(reports), File::from(reporter));
-    let builder =
-        Builder { plan, confinement: spec.confinement, program, ids, listener, reporter: &reporter };
+    let builder = Builder { plan, confinement: spec.confinement, ids, listener, reporter: &reporter };
     let options = ForkOptions {
         namespaces: Namespaces::NEWNS,
         sibling: false,
@@ -101,7 +98,7 @@ pub fn build(
     drop(builder);
     drop(reporter);
     let mut text = Vec::new();
-    // The end of the file is the moment at which the init has become its program: its copy of the pipe closes then.
+    // The end of the file is the moment at which the init has all it needs: it lets go of the pipe then.
     let read = read_reports(&mut reports, &mut text, born);
     let waited = process::wait(child.pidfd.as_fd());
     read.and(waited).map_err(|error| SetupError::new("wait for the builder of", spec.id.as_str(), &error))?;
@@ -177,7 +174,6 @@ fn outcome(spec: &Spec, reports: &[u8]) -> Result<Init, SetupError> {
 struct Builder<'a> {
     plan: Plan,
     confinement: Confinement,
-    program: OwnedFd,
     ids: Option<OwnedFd>,
     listener: BorrowedFd<'a>,
     reporter: &'a File,
@@ -221,17 +217,22 @@ impl Builder<'_> {
         Ok(init.pid)
     }
 
-    /// The init's life until it is wshd.
+    /// The init's life, should it end by itself; gives its exit status.
     fn become_init(&self) -> u8 {
-        let Err(error) = self.try_to_become_init();
-        self.report(&Report::Failed(error));
-        1
+        match self.make_container() {
+            Ok(wshd) => wshd.serve(),
+            Err(error) => {
+                self.report(&Report::Failed(error));
+                1
+            }
+        }
     }
 
-    fn try_to_become_init(&self) -> Result<Infallible, SetupError> {
+    fn make_container(&self) -> Result<Wshd, SetupError> {
         let score = crate::score::open()
             .map_err(|error| SetupError::new("open", "/proc/self/oom_score_adj", &error))?;
         inside::carry_out(&self.plan.inside)?;
-        Err(inside::execute(self.program.as_fd(), self.listener, score.as_fd(), &self.confinement))
+        Wshd::confine(self.listener, score, &self.confinement)
+            .map_err(|error| SetupError::new("confine", "the init", &error))
     }
 }

@@ -2,12 +2,14 @@
 //!
 //! Most of it is laid on once, on the container's init, and inherited by every job: a job's start pays for one system call
 //! (no_new_privs) and nothing else. [`capabilities`], [`paths`] and [`rules`] are the data; the init's last steps before it
-//! becomes wshd, and wshd's first, apply them. docs/threat-model.md says what each is for.
+//! serves apply them. docs/threat-model.md says what each is for.
 
 use std::io;
+use std::sync::LazyLock;
 
 use serde::{Deserialize, Serialize};
-use warden_linux::{keyring, process, seccomp};
+use warden_linux::seccomp::{self, Instruction};
+use warden_linux::{keyring, process};
 
 pub mod capabilities;
 pub mod filter;
@@ -67,17 +69,27 @@ impl Confinement {
             keyring::join_new_session()?;
         }
         if self.system_calls {
-            seccomp::install(&filter::compile(filter::NATIVE, self.bounding_set()))?;
+            match self.bounding_set() {
+                capabilities::DEFAULT => seccomp::install(&FILTER)?,
+                other => seccomp::install(&filter::compile(filter::NATIVE, other))?,
+            }
         }
         Ok(())
     }
 
-    /// What init is told, as its arguments.
-    pub fn arguments(&self) -> Vec<&'static str> {
-        let all_capabilities = (!self.capabilities).then_some(ALL_CAPABILITIES);
-        let new_privileges = (!self.no_new_privileges).then_some(NEW_PRIVILEGES);
-        all_capabilities.into_iter().chain(new_privileges).collect()
+    /// What init itself lays on its jobs.
+    pub fn privileges(&self) -> Privileges {
+        Privileges { bounding_set: self.bounding_set(), new_privileges: !self.no_new_privileges }
     }
+}
+
+/// The filter of all containers but those in which a wardend builds its own.
+static FILTER: LazyLock<Vec<Instruction>> =
+    LazyLock::new(|| filter::compile(filter::NATIVE, capabilities::DEFAULT));
+
+/// Makes what the containers of this process and of its copies have in common, so that it need not be made for each.
+pub fn prepare() {
+    LazyLock::force(&FILTER);
 }
 
 impl Default for Confinement {
@@ -85,9 +97,6 @@ impl Default for Confinement {
         Self::FULL
     }
 }
-
-const ALL_CAPABILITIES: &str = "--all-capabilities";
-const NEW_PRIVILEGES: &str = "--new-privileges";
 
 /// What init itself lays on its jobs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -99,19 +108,6 @@ pub struct Privileges {
 }
 
 impl Privileges {
-    /// Understands [`Confinement::arguments`]; none of them is every restriction.
-    pub fn parse(arguments: impl IntoIterator<Item = String>) -> Result<Self, String> {
-        let mut privileges = Self { bounding_set: capabilities::DEFAULT, new_privileges: false };
-        for argument in arguments {
-            match argument.as_str() {
-                ALL_CAPABILITIES => privileges.bounding_set = Capabilities::ALL,
-                NEW_PRIVILEGES => privileges.new_privileges = true,
-                _ => return Err(argument),
-            }
-        }
-        Ok(privileges)
-    }
-
     /// Bounds what the programs that this process starts can have. The process itself keeps what it has: init reads the
     /// descriptors of its jobs to find who holds a job's pipes.
     pub fn bound(&self) -> io::Result<()> {
@@ -132,15 +128,11 @@ mod tests {
     }
 
     #[test]
-    fn init_understands_what_it_is_told() {
-        let parse = |confinement: Confinement| {
-            Privileges::parse(confinement.arguments().into_iter().map(str::to_owned)).unwrap()
-        };
-        assert!(Confinement::FULL.arguments().is_empty());
+    fn what_init_lays_on_its_jobs_is_what_the_spec_says() {
         let full = Privileges { bounding_set: capabilities::DEFAULT, new_privileges: false };
-        assert_eq!(parse(Confinement::FULL), full);
-        assert!(parse(Confinement { no_new_privileges: false, ..Confinement::FULL }).new_privileges);
-        assert_eq!(parse(Confinement::NONE).bounding_set, Capabilities::ALL);
-        assert_eq!(Privileges::parse(["--loose".to_owned()]), Err("--loose".to_owned()));
+        assert_eq!(Confinement::FULL.privileges(), full);
+        let loose = Confinement { no_new_privileges: false, ..Confinement::FULL };
+        assert_eq!(loose.privileges(), Privileges { new_privileges: true, ..full });
+        assert_eq!(Confinement::NONE.privileges().bounding_set, Capabilities::ALL);
     }
 }

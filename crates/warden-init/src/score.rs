@@ -6,14 +6,13 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Write};
-use std::os::fd::OwnedFd;
 
 /// Thousandths of the container's memory that count as used by a job on top of what it uses. A fifth is far more than
 /// init ever has, also in a small container, and, where the whole machine runs out, prefers jobs to the machine's
 /// own programs without making a small job the first victim.
 const JOBS: i32 = 200;
 
-/// Opens the score of this process, and of the program that it becomes.
+/// Opens the score of this process.
 pub(crate) fn open() -> io::Result<File> {
     OpenOptions::new().read(true).write(true).open("/proc/self/oom_score_adj")
 }
@@ -28,8 +27,7 @@ pub struct Score {
 
 impl Score {
     /// Takes what the builder has opened.
-    pub fn adopt(file: OwnedFd) -> io::Result<Self> {
-        let mut file = File::from(file);
+    pub fn adopt(mut file: File) -> io::Result<Self> {
         let mut own = String::new();
         file.read_to_string(&mut own)?;
         // The daemon's, and the least that the kernel grants again.
@@ -61,7 +59,7 @@ mod tests {
 
     #[test]
     fn each_child_has_the_jobs_score_and_its_maker_its_own_again() {
-        let score = Score::adopt(open().unwrap().into()).unwrap();
+        let score = Score::adopt(open().unwrap()).unwrap();
         let own = || std::fs::read_to_string("/proc/self/oom_score_adj").unwrap();
         let before = own();
         let null = File::open("/dev/null").unwrap();

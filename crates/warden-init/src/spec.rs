@@ -8,7 +8,7 @@ use crate::byte_string::ByteString;
 use crate::confinement::Confinement;
 
 /// Version of `spec.json` that this code writes.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 
 /// Versions of it that this code reads.
 pub const VERSIONS: std::ops::RangeInclusive<u32> = crate::version::spoken(VERSION);
@@ -21,8 +21,9 @@ pub struct Spec {
     pub version: u32,
     /// The container's id: 11 characters of `[0-9a-v]`; also its hostname.
     pub id: String,
-    /// The program that becomes the container's PID 1 (an absolute path of `wshd` on the host).
-    pub init: ByteString,
+    /// Of version 1: the program that became the container's PID 1.
+    #[serde(default, skip_serializing)]
+    pub init: Option<ByteString>,
     /// The host ids that the container's 0.. are mapped to; absent: no user namespace.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ids: Option<IdRange>,

@@ -1,29 +1,72 @@
-//! wshd's start.
+//! wshd: the init of a container that stands. The process that has put the container together goes on as it.
+//!
+//! It is a copy of a copy of iomux, without a program of its own: docs/adr/0008 says what that spares, and why a tenant gets
+//! nothing by it.
 
+use std::convert::Infallible;
+use std::fs::{File, OpenOptions};
 use std::io;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use warden_linux::{limit, process, signal};
+use warden_linux::process::{self, Arguments};
+use warden_linux::{limit, signal};
 
-use crate::confinement::Privileges;
+use crate::confinement::{Confinement, Privileges};
 use crate::score::Score;
 use crate::server::Server;
 
-/// Serves the listening socket that is this process's stdin, for ever; its stdout is its own score.
-pub fn run() -> io::Result<std::convert::Infallible> {
-    // Nothing that a tenant sends may act on this process: signals are only read, and of these only SIGCHLD.
-    signal::block_for_good()?;
-    process::set_umask(0o022);
-    process::set_name(c"wshd")?;
-    let privileges = Privileges::parse(std::env::args().skip(1))
-        .map_err(|argument| io::Error::other(format!("{argument} is no argument of wshd")))?;
-    privileges.bound()?;
-    limit::raise_open_files()?;
-    let listener = process::inherited(0)?;
-    let null = std::fs::File::open("/dev/null")?;
-    let score = Score::adopt(process::inherited(1)?)?;
-    for number in [0, 1] {
-        process::place(null.as_fd(), number)?;
+/// The name in the container's process list.
+const NAME: &std::ffi::CStr = c"wshd";
+
+/// An init that is confined and has not begun to serve.
+#[derive(Debug)]
+pub(crate) struct Wshd {
+    listener: OwnedFd,
+    score: File,
+    privileges: Privileges,
+}
+
+impl Wshd {
+    /// Confines this process, the first of its container.
+    pub(crate) fn confine(
+        listener: BorrowedFd<'_>,
+        score: File,
+        confinement: &Confinement,
+    ) -> io::Result<Self> {
+        // Nothing that a tenant sends may act on this process: signals are only read, and of these only SIGCHLD.
+        signal::block_for_good()?;
+        let null = OpenOptions::new().read(true).write(true).open("/dev/null")?;
+        for number in 0..=2 {
+            process::place(null.as_fd(), number)?;
+        }
+        process::set_name(NAME)?;
+        Arguments::find()?.replace(&[NAME.to_bytes()])?;
+        limit::raise_open_files()?;
+        let wshd =
+            Self { listener: listener.try_clone_to_owned()?, score, privileges: confinement.privileges() };
+        confinement.enter()?;
+        wshd.privileges.bound()?;
+        process::deny_tracing()?;
+        Ok(wshd)
     }
-    Server::new(listener, privileges, score)?.run()
+
+    /// Lets go of whatever else this process has open, and serves for ever; gives the exit status where that fails.
+    pub(crate) fn serve(self) -> u8 {
+        // There is nobody to tell why: iomux sees the end.
+        let Err(_) = self.try_to_serve();
+        1
+    }
+
+    fn try_to_serve(self) -> io::Result<Infallible> {
+        let Self { listener, score, privileges } = self;
+        let standard = (io::stdin(), io::stdout(), io::stderr());
+        process::keep_only(&[
+            standard.0.as_fd(),
+            standard.1.as_fd(),
+            standard.2.as_fd(),
+            listener.as_fd(),
+            score.as_fd(),
+        ])?;
+        Server::new(listener, privileges, Score::adopt(score)?)?.run()
+    }
 }

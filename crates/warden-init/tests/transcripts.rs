@@ -21,12 +21,18 @@ fn packets_of_version_1_are_read_and_written_as_ever() {
 }
 
 #[test]
-fn a_spec_of_version_1_is_read_as_ever() {
-    let text = include_str!("transcripts/v1/spec.json");
-    let spec: Spec = serde_json::from_str(text).unwrap();
-    assert!(warden_init::spec::VERSIONS.contains(&spec.version));
-    let written = serde_json::to_value(&spec).unwrap();
-    assert_eq!(serde_json::from_value::<Spec>(written).unwrap(), spec);
+fn a_spec_of_each_version_is_read_as_ever() {
+    let read = |text: &str| {
+        let spec: Spec = serde_json::from_str(text).unwrap();
+        assert!(warden_init::spec::VERSIONS.contains(&spec.version));
+        spec
+    };
+    let second = read(include_str!("transcripts/v2/spec.json"));
+    let written = serde_json::to_value(&second).unwrap();
+    assert_eq!(serde_json::from_value::<Spec>(written).unwrap(), second);
+    let first = read(include_str!("transcripts/v1/spec.json"));
+    assert!(first.init.is_some());
+    assert_eq!(Spec { version: 2, init: None, ..first }, second);
 }
 
 #[test]

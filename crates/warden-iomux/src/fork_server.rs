@@ -59,6 +59,7 @@ pub fn serve() -> io::Result<()> {
         program: std::env::args_os().next().unwrap_or_default().into_vec(),
         arguments: Arguments::find()?,
     };
+    warden_init::confinement::prepare();
     // Their ends are told by their pidfds.
     signal::forget_children(true)?;
     let epoll = Epoll::new()?;

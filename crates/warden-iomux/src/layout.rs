@@ -22,11 +22,6 @@ impl Layout {
         self.0.join("spec.json")
     }
 
-    /// Where the builder stages mounts, in a mount namespace of its own.
-    pub fn staging(&self) -> PathBuf {
-        self.0.join("mnt")
-    }
-
     /// The directory of sockets, process ids and the log.
     pub fn run(&self) -> PathBuf {
         self.0.join("run")

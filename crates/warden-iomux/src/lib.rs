@@ -10,6 +10,7 @@ mod job;
 pub mod layout;
 pub mod link;
 pub mod message;
+pub mod program;
 mod start;
 mod supervisor;
 

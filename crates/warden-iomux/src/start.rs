@@ -125,7 +125,7 @@ fn detach(layout: &Layout) -> Result<(), Failure> {
     let _ = process::new_session();
     process::set_umask(PRIVATE);
     let _ = limit::raise_open_files();
-    for directory in [layout.run(), layout.jobs(), layout.staging()] {
+    for directory in [layout.run(), layout.jobs()] {
         fs::create_dir_all(&directory).map_err(failed("make the directory", &directory))?;
     }
     let log = OpenOptions::new().append(true).create(true).open(layout.log());

@@ -2,13 +2,24 @@
 
 use std::ffi::OsString;
 use std::fs::File;
-use std::io;
+use std::io::{self, Read};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStringExt;
 use std::path::Path;
 
 use rustix::fs::{Dir, FileType, Mode, OFlags, ResolveFlags};
 use rustix::pipe::{PipeFlags, SpliceFlags};
+
+/// Bytes that most of the kernel's files are shorter than, and that all are.
+const TEXT: usize = 4096;
+const LONGEST_TEXT: u64 = 1 << 20;
+
+/// Reads a file of the kernel's, whose size nobody knows before: with as few reads as it takes.
+pub fn read_text(path: &Path) -> io::Result<String> {
+    let mut text = String::with_capacity(TEXT);
+    File::open(path)?.take(LONGEST_TEXT).read_to_string(&mut text)?;
+    Ok(text)
+}
 
 /// Moves up to `count` bytes of a file, from `offset` on, into a descriptor; advances `offset` and gives how many.
 pub fn send(out: BorrowedFd<'_>, file: BorrowedFd<'_>, offset: &mut u64, count: usize) -> io::Result<usize> {
@@ -68,6 +79,11 @@ pub fn give(fd: impl AsFd, user: u32, group: u32) -> io::Result<()> {
 /// The inode number of an open file.
 pub fn inode(fd: impl AsFd) -> io::Result<u64> {
     Ok(rustix::fs::fstat(fd)?.st_ino)
+}
+
+/// Whether the mount of an open file or place is read-only.
+pub fn is_read_only(fd: impl AsFd) -> io::Result<bool> {
+    Ok(rustix::fs::fstatvfs(fd)?.f_flag.contains(rustix::fs::StatVfsMountFlags::RDONLY))
 }
 
 /// Opens a place of the file tree, whatever it is, without opening what is there (O_PATH).

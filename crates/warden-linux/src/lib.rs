@@ -3,6 +3,7 @@
 
 pub mod bpf;
 pub mod btrfs;
+pub mod bystander;
 pub mod clock;
 pub mod epoll;
 pub mod file;
@@ -12,7 +13,6 @@ pub mod loop_device;
 pub mod mount;
 pub mod namespace;
 pub mod netlink;
-pub mod network;
 pub mod peer;
 pub mod process;
 pub mod quota;

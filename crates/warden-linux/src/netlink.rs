@@ -7,7 +7,7 @@
 use std::ffi::c_int;
 use std::io;
 use std::net::IpAddr;
-use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use rustix::net::netlink::SocketAddrNetlink;
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType};
@@ -135,16 +135,21 @@ impl Socket {
         Ok(SocketAddrNetlink::try_from(address)?.pid())
     }
 
-    /// Opens a socket of another network namespace, through a thread that enters it and ends at once.
+    /// Opens a socket of another network namespace: this thread enters it, and comes back.
+    ///
+    /// Should the kernel refuse the way back, the process is aborted: what this thread did next it would do to a tenant's
+    /// network, and take it for the host's.
     pub fn open_in(protocol: Protocol, namespace: BorrowedFd<'_>) -> io::Result<Self> {
-        let open = || {
-            rustix::thread::move_into_link_name_space(namespace, Some(LinkNameSpaceType::Network))?;
-            Self::open(protocol)
+        let enter = |namespace| {
+            rustix::thread::move_into_link_name_space(namespace, Some(LinkNameSpaceType::Network))
         };
-        std::thread::scope(|scope| {
-            let thread = std::thread::Builder::new().spawn_scoped(scope, open)?;
-            thread.join().unwrap_or_else(|_| Err(io::Error::other("the thread has panicked")))
-        })
+        let own = std::fs::File::open("/proc/thread-self/ns/net")?;
+        enter(namespace)?;
+        let opened = Self::open(protocol);
+        if enter(own.as_fd()).is_err() {
+            std::process::abort();
+        }
+        opened
     }
 
     /// Sends all requests at once and returns when they are done, or with the first refusal.

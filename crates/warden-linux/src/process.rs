@@ -6,6 +6,7 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::fs::MetadataExt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::OnceLock;
 
 use rustix::process::{Signal, WaitId, WaitIdOptions, WaitOptions};
 use rustix::thread::UnshareFlags;
@@ -243,8 +244,16 @@ pub struct Arguments {
 }
 
 impl Arguments {
-    /// Finds them. Whoever has read them by `std::env` must not do so again once they are replaced.
+    /// Finds them: the first call looks for them, also for the copies of this process. Whoever has read them by `std::env` must not do so again once they are replaced.
     pub fn find() -> io::Result<Self> {
+        static FOUND: OnceLock<Arguments> = OnceLock::new();
+        match FOUND.get() {
+            Some(found) => Ok(*found),
+            None => Self::look().map(|found| *FOUND.get_or_init(|| found)),
+        }
+    }
+
+    fn look() -> io::Result<Self> {
         let stat = std::fs::read_to_string("/proc/self/stat")?;
         // The name before it may hold anything, a parenthesis too; what follows begins with the third field.
         let fields = stat.rsplit_once(')').map(|(_, rest)| rest).unwrap_or_default();
@@ -276,6 +285,11 @@ impl Arguments {
 /// Has the kernel kill this process when the thread that made it ends.
 pub fn die_with_parent() -> io::Result<()> {
     Ok(rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?)
+}
+
+/// Lets no process trace this one or read what it holds, but those that have power over the host's (not dumpable).
+pub fn deny_tracing() -> io::Result<()> {
+    Ok(rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable)?)
 }
 
 /// Becomes this user and group, real, effective and saved, without supplementary groups.

@@ -110,7 +110,7 @@ fn check_fails_where_nothing_could_be_served() {
     let place = Place::new("  helpers_path: /nonexistent");
     let output = place.wardend(&["--check"]);
     assert_eq!(output.status.code(), Some(1));
-    assert!(stdout(&output).contains("failed   helper /nonexistent/wshd: "), "{}", stdout(&output));
+    assert!(stdout(&output).contains("failed   helper /nonexistent/iomux: "), "{}", stdout(&output));
 }
 
 #[test]

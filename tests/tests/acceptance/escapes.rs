@@ -154,7 +154,7 @@ escaped()";
     rounds(
         script,
         &[
-            (&[], "open: EACCES", "the program that nobody inside can read"),
+            (&[], "open: EACCES", "init, which nobody inside can trace"),
             (&[NO_CAPABILITIES], "open: EACCES", "the same"),
             (&HOST_IDS, "open: EACCES", "the capabilities, of which init has more"),
             (&[HOST_IDS[0], HOST_IDS[1], NO_CAPABILITIES], "ESCAPED", "nothing"),
@@ -170,7 +170,7 @@ escaped()";
     rounds(
         script,
         &[
-            (&[], "seize: EPERM", "the program that nobody inside can read"),
+            (&[], "seize: EPERM", "init, which nobody inside can trace"),
             (&[NO_CAPABILITIES], "seize: EPERM", "the same"),
             (&HOST_IDS, "seize: EPERM", "the capabilities, of which init has more"),
             (&[HOST_IDS[0], HOST_IDS[1], NO_CAPABILITIES], "ESCAPED", "nothing"),

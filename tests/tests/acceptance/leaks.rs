@@ -6,6 +6,7 @@ use std::fs::{self, File};
 use std::path::Path;
 use std::process::{Command, Stdio};
 
+use rustix::fs::StatVfsMountFlags;
 use warden_tests::attempt::{self, HOST_IDS, NO_CAPABILITIES, rounds};
 use warden_tests::{Connection, Daemon, programs};
 
@@ -278,20 +279,43 @@ for flags in (os.O_RDONLY, os.O_WRONLY, 0o10000000):
     let handle = client.create();
     let output = client.run_privileged(&handle, attempt::inside(script));
     assert_eq!(output.text(), "EACCES\n".repeat(5), "{}", output.errors());
-    // And a job whose program is a script that names /proc/self/exe, which is init's own in the moment of its execution.
-    let program = programs::find("wshd");
-    let before = fs::read(&program).unwrap();
-    client.text(&handle, "printf '#!/proc/self/exe\\n' >/tmp/asks; chmod 755 /tmp/asks");
-    let socket = daemon.depot(&client.id(&handle)).join("run/wshd.sock");
-    let output = Command::new(programs::find("wsh"))
-        .arg("--socket")
-        .arg(&socket)
-        .arg("/tmp/asks")
-        .stdin(Stdio::null())
-        .output()
-        .unwrap();
-    let said = String::from_utf8_lossy(&output.stderr);
-    assert!(said.contains("/tmp/asks is no argument of wshd"), "{output:?}");
-    assert_eq!(fs::read(&program).unwrap(), before);
-    assert_eq!(client.text(&handle, "echo still here"), "still here\n");
+}
+
+/// As CVE-2019-5736: a job whose program is a script that asks for /proc/self/exe runs init's own, iomux, which is a file of
+/// the host's. Root inside finds it by that, and writes to it: init runs it, too, and from a read-only mount.
+#[test]
+fn the_host_s_program_by_one_who_runs_it() {
+    let script = "
+import signal, time
+def runs(pid):
+    try:
+        return open(f'/proc/{pid}/comm').read() == 'iomux\\n'
+    except FileNotFoundError:
+        return False
+asks = [pid for pid in os.listdir('/proc') if pid.isdigit() and runs(pid)]
+assert len(asks) == 1, asks
+place = os.open(f'/proc/{asks[0]}/exe', os.O_PATH)
+os.kill(int(asks[0]), signal.SIGKILL)
+while os.path.exists(f'/proc/{asks[0]}'): time.sleep(0.01)
+step('write', lambda: os.open(f'/proc/self/fd/{place}', os.O_WRONLY))
+escaped()";
+    for (settings, refusal) in [(&[][..], "write: EACCES\n"), (&HOST_IDS, "write: ETXTBSY\n")] {
+        let daemon = Daemon::with(settings);
+        let mut client = daemon.connect();
+        let handle = client.create();
+        // With another option it would read the script, and end.
+        client.text(&handle, "printf '#!/proc/self/exe --fork-server\n' >/tmp/asks; chmod 755 /tmp/asks");
+        let socket = daemon.depot(&client.id(&handle)).join("run/wshd.sock");
+        let mut command = Command::new(programs::find("wsh"));
+        command.arg("--socket").arg(&socket).args(["--user", "root", "/tmp/asks"]).stdin(Stdio::piped());
+        let mut asking = command.spawn().unwrap();
+        let waits = "until [ \"$(cat /proc/[0-9]*/comm | grep -c '^iomux$')\" = 1 ]; do sleep 0.01; done";
+        client.run_privileged(&handle, waits);
+        let output = client.run_privileged(&handle, attempt::inside(script));
+        assert_eq!(output.text(), refusal, "{}", output.errors());
+        assert!(!asking.wait().unwrap().success());
+        let program = File::open(format!("/proc/{}/exe", init(&daemon, &mut client, &handle))).unwrap();
+        assert!(rustix::fs::fstatvfs(program).unwrap().f_flag.contains(StatVfsMountFlags::RDONLY));
+        assert_eq!(client.text(&handle, "echo still here"), "still here\n");
+    }
 }

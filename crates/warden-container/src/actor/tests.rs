@@ -91,10 +91,8 @@ fn settings(depot: &std::path::Path, name: &str) -> Settings {
     let mut settings = crate::settings::sample(depot);
     let helpers = depot.join("helpers");
     fs::create_dir(&helpers).unwrap();
-    for program in ["wshd", "iomux"] {
-        fs::write(helpers.join(program), "").unwrap();
-        fs::set_permissions(helpers.join(program), fs::Permissions::from_mode(0o711)).unwrap();
-    }
+    fs::write(helpers.join("iomux"), "").unwrap();
+    fs::set_permissions(helpers.join("iomux"), fs::Permissions::from_mode(0o711)).unwrap();
     settings.helpers = helpers;
     settings.cgroup_parent = format!("warden-test-{}-{name}", std::process::id());
     settings.firewall.table.clone_from(&settings.cgroup_parent);

@@ -1,12 +1,12 @@
 //! Which devices a container may use: a controller of version 1, a program on version 2.
 
-use std::fs::File;
+use std::fs::{File, OpenOptions};
+use std::io::Write;
 use std::os::fd::AsFd;
 use std::path::Path;
 
 use warden_linux::bpf::{self, Device};
 
-use crate::cgroup::write_existing;
 use crate::error::{Context, Error};
 
 /// Character devices that every container may read and write (null, zero, full, random, urandom, tty, ptmx, pts, fuse):
@@ -25,12 +25,17 @@ const DEVICES: [(u32, Option<u32>); 9] = [
 
 /// Denies every device but the listed ones, whose nodes nobody may make; `all` is for a Warden inside.
 pub(super) fn allow_v1(directory: &Path, all: bool) -> Result<(), Error> {
-    let write = |file: &str, rule: &str| {
-        let path = directory.join(file);
-        write_existing(&path, rule).context(|| format!("writing '{rule}' to {}", path.display()))
-    };
-    write("devices.deny", "a")?;
-    rules_v1(all).iter().try_for_each(|rule| write("devices.allow", rule))
+    write_rules(&directory.join("devices.deny"), &["a".to_owned()])?;
+    write_rules(&directory.join("devices.allow"), &rules_v1(all))
+}
+
+/// Writes rules to a file of the kernel, which takes one at a time.
+fn write_rules(path: &Path, rules: &[String]) -> Result<(), Error> {
+    let opened = OpenOptions::new().write(true).open(path);
+    let mut file = opened.context(|| format!("opening {}", path.display()))?;
+    rules.iter().try_for_each(|rule| {
+        file.write_all(rule.as_bytes()).context(|| format!("writing '{rule}' to {}", path.display()))
+    })
 }
 
 pub(super) fn rules_v1(all: bool) -> Vec<String> {

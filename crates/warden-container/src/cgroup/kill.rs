@@ -3,15 +3,19 @@
 use std::fs;
 use std::io;
 use std::os::fd::OwnedFd;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::time::Instant;
 
 use rustix::process::{Pid, PidfdFlags, Signal};
+use warden_linux::file;
 
 use crate::cgroup::hierarchy::Version;
 use crate::cgroup::{PAUSE, write_existing};
 use crate::undying;
 
+/// Links of a directory that holds none: its name, and its own `.`.
+const LINKS_WITHOUT_DIRECTORIES: u64 = 2;
 /// How many processes that do not die are described.
 const SHOWN: usize = 4;
 
@@ -67,10 +71,14 @@ pub(super) fn is_populated(directory: &Path) -> bool {
 
 /// Lists the processes of a group and of those below it.
 fn below(directory: &Path) -> io::Result<Vec<Pid>> {
-    let listed = fs::read_to_string(directory.join("cgroup.procs"))?;
+    let listed = file::read_text(&directory.join("cgroup.procs"))?;
     // 0 is a process of another pid namespace: it cannot be named from here.
     let mut processes: Vec<Pid> =
         listed.lines().filter_map(|line| Pid::from_raw(line.parse().ok()?)).collect();
+    // The kernel counts a directory's own, so that most of these need not be read.
+    if fs::metadata(directory)?.nlink() <= LINKS_WITHOUT_DIRECTORIES {
+        return Ok(processes);
+    }
     for entry in fs::read_dir(directory)? {
         let entry = entry?;
         if entry.file_type()?.is_dir() {

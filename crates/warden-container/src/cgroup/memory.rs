@@ -4,6 +4,8 @@ use std::fs;
 use std::io;
 use std::path::Path;
 
+use warden_linux::file::read_text;
+
 use crate::cgroup::hierarchy::Version;
 use crate::cgroup::stat::{UNLIMITED, bytes_or_max};
 use crate::cgroup::write_existing;
@@ -117,7 +119,7 @@ pub(super) fn peak(version: Version, directory: &Path) -> Option<u64> {
 }
 
 fn number(directory: &Path, file: &str) -> io::Result<u64> {
-    bytes_or_max(&fs::read_to_string(directory.join(file))?).ok_or(io::ErrorKind::InvalidData.into())
+    bytes_or_max(&read_text(&directory.join(file))?).ok_or(io::ErrorKind::InvalidData.into())
 }
 
 fn if_there<T>(read: io::Result<T>) -> io::Result<Option<T>> {
@@ -134,10 +136,10 @@ pub(super) fn shed_pages(version: Version, directory: &Path) {
     let _ = match version {
         // `memory.force_empty` would try sixteen times in vain, since what is charged for the kernel's own objects stays.
         Version::V1 => {
-            let kernel = fs::read_to_string(directory.join("memory.kmem.usage_in_bytes"));
+            let kernel = read_text(&directory.join("memory.kmem.usage_in_bytes"));
             fs::write(directory.join("memory.limit_in_bytes"), kernel.as_deref().unwrap_or("0").trim_end())
         }
-        Version::V2 => fs::read_to_string(directory.join("memory.stat")).and_then(|stat| {
+        Version::V2 => read_text(&directory.join("memory.stat")).and_then(|stat| {
             let pages = stat.lines().find_map(|line| line.strip_prefix("file ")).unwrap_or("0");
             if pages == "0" { Ok(()) } else { fs::write(directory.join("memory.reclaim"), pages) }
         }),

@@ -2,7 +2,8 @@
 
 use std::path::Path;
 
-use crate::cgroup::stat::read_text;
+use warden_linux::file::read_text;
+
 use crate::info::{Pressure, PressureStat, Stall};
 
 /// Reads all that the kernel tells; none where it measures nothing.

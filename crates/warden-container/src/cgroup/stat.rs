@@ -1,18 +1,15 @@
 //! What the kernel counts for a group, in the words of version 1.
 
 use std::collections::HashMap;
-use std::fs::File;
-use std::io::{self, Read};
 use std::path::Path;
+
+use warden_linux::file::read_text;
 
 use crate::cgroup::hierarchy::Version;
 use crate::info::{CpuStat, MemoryStat};
 
 /// What version 1 shows where there is no limit: the most pages that it can count, in bytes.
 pub(super) const UNLIMITED: u64 = 9_223_372_036_854_771_712;
-/// Bytes that most of the kernel's files are shorter than, and that all are.
-const TEXT: usize = 4096;
-const LONGEST_TEXT: u64 = 1 << 20;
 /// Microseconds in a unit of USER_HZ.
 const USER_HZ_MICROSECONDS: u64 = 10_000;
 
@@ -42,13 +39,6 @@ pub(super) fn cpu(version: Version, directory: &Path) -> Option<CpuStat> {
         }
         Version::V2 => Some(cpu_v2(&read("cpu.stat")?)),
     }
-}
-
-/// Reads a file of the kernel's, whose size nobody knows before: with as few reads as it takes.
-pub(super) fn read_text(path: &Path) -> io::Result<String> {
-    let mut text = String::with_capacity(TEXT);
-    File::open(path)?.take(LONGEST_TEXT).read_to_string(&mut text)?;
-    Ok(text)
 }
 
 fn fields(text: &str) -> HashMap<&str, u64> {

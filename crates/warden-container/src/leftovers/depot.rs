@@ -6,7 +6,7 @@ use std::fs;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-use crate::depot::{HELPERS, IMAGES, TRASH};
+use crate::depot::{IMAGES, TRASH};
 use crate::error::{Context, Error};
 use crate::id::Id;
 
@@ -36,7 +36,7 @@ pub(super) fn known(depot: &Path, in_use: bool) -> Result<HashSet<Id>, Error> {
 pub(super) fn unknown(depot: &Path) -> Vec<String> {
     let is_known = |name: &OsStr| {
         Id::parse(name.as_bytes()).is_some()
-            || [TRASH, IMAGES, HELPERS].into_iter().chain(FOREIGN).any(|known| name == known)
+            || [TRASH, IMAGES].into_iter().chain(FOREIGN).any(|known| name == known)
     };
     names(depot).into_iter().filter(|name| !is_known(OsStr::new(name))).collect()
 }

@@ -51,7 +51,8 @@ fn mac(end: u8, address: Ipv4Addr) -> Mac {
     [2, end, a, b, c, d]
 }
 
-/// Makes both interfaces, the container's first to be usable, the host's last; gives the number of the host's.
+/// Makes both interfaces, the container's first to be usable, with its loopback, the host's last; gives the number of the
+/// host's.
 pub(super) fn connect(
     socket: &mut Socket,
     names: &Names,
@@ -76,6 +77,7 @@ pub(super) fn connect(
     let inner = route::link_index(&mut inside, &names.container)?;
 
     let mut requests = Requests::default();
+    route::set_loopback_up(&mut requests);
     route::set_up(&mut requests, inner);
     for (host, container, prefix) in addresses.pairs() {
         route::add_address(&mut requests, inner, container, prefix);

@@ -1,10 +1,11 @@
 //! The network namespace of a container that stands.
 
-use std::fs::{self, File};
+use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::process::{Pid, PidfdFlags};
+use warden_linux::file::read_text;
 
 use crate::error::{Context, Error};
 use crate::process::{Process, has_ended};
@@ -39,7 +40,7 @@ fn open(pid: i32, parent: &Process) -> io::Result<Namespace> {
 }
 
 fn parent_of(pid: i32) -> io::Result<u32> {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat"))?;
+    let stat = read_text(format!("/proc/{pid}/stat").as_ref())?;
     // The name before it may hold anything, a parenthesis too.
     let fields = stat.rsplit_once(')').map(|(_, rest)| rest.split_whitespace()).into_iter().flatten();
     fields

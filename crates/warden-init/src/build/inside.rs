@@ -1,7 +1,7 @@
 //! Carries out the init's steps, as the container's root in the container's namespaces.
 
 use std::collections::HashMap;
-use std::ffi::{CStr, CString};
+use std::ffi::CStr;
 use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
 use std::io::{self, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -9,13 +9,12 @@ use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsE
 use std::path::Path;
 
 use warden_linux::mount::{self, MountFlags};
-use warden_linux::{file, namespace, network, process};
+use warden_linux::{file, namespace, process};
 
 use super::SetupError;
 use super::generated::Layers;
 use super::plan::{Create, Inside};
 use crate::accounts::{self, Identity};
-use crate::confinement::Confinement;
 use crate::spec::{InsideFile, User};
 
 /// What earlier steps have left to later ones.
@@ -60,7 +59,6 @@ fn carry_out_one(step: &Inside, progress: &mut Progress) -> io::Result<()> {
         }
         Inside::Pivot => mount::pivot_into(Path::new("root")),
         Inside::SetHostname(name) => namespace::set_hostname(name.as_bytes()),
-        Inside::RaiseLoopback => network::set_up(c"lo"),
         Inside::MakeUser(_) | Inside::WriteFile(_) if progress.generated => Ok(()),
         Inside::MakeUser(user) => make_user(user),
         Inside::MakeDirectory { path, mode } => make_directory(Path::new(path), *mode),
@@ -74,31 +72,6 @@ fn carry_out_one(step: &Inside, progress: &mut Progress) -> io::Result<()> {
         Inside::Link { path, target } => std::os::unix::fs::symlink(target, path),
         Inside::WriteFile(file) => write_file(file),
     }
-}
-
-/// Becomes wshd, confined; returns only when that failed.
-pub(super) fn execute(
-    program: BorrowedFd<'_>,
-    listener: BorrowedFd<'_>,
-    score: BorrowedFd<'_>,
-    confinement: &Confinement,
-) -> SetupError {
-    let started = || {
-        let null = OpenOptions::new().read(true).write(true).open("/dev/null")?;
-        process::place(listener, 0)?;
-        process::place(score, 1)?;
-        process::place(null.as_fd(), 2)
-    };
-    if let Err(error) = started() {
-        return SetupError::new("hand over", "the descriptors", &error);
-    }
-    if let Err(error) = confinement.enter() {
-        return SetupError::new("confine", "the init", &error);
-    }
-    let words = std::iter::once("wshd").chain(confinement.arguments());
-    let arguments = words.map(CString::new).collect::<Result<Vec<_>, _>>().unwrap_or_default();
-    let error = process::execute(program, &arguments, &[]);
-    SetupError::new("start", "the init", &error)
 }
 
 fn become_root() -> io::Result<()> {

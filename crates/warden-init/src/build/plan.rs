@@ -121,8 +121,6 @@ pub enum Inside {
     Pivot,
     /// Names the host.
     SetHostname(String),
-    /// Sets the loopback interface up.
-    RaiseLoopback,
     /// Makes sure of a user with its group and home.
     MakeUser(User),
     /// Makes a directory.
@@ -209,7 +207,7 @@ impl Furnishing {
             return plan;
         }
         let staged: Vec<Staged> = staged_binds(spec).collect();
-        plan.outside.extend([Outside::MakePrivate, Outside::MountStaging(directory.join("mnt"))]);
+        plan.outside.extend([Outside::MakePrivate, Outside::MountStaging(staging(directory))]);
         plan.outside.extend(staged.iter().map(|staged| Outside::Stage(staged.stage.clone())));
         plan.taken.extend(take(&staged));
         plan.inside.extend(attach(&staged));
@@ -309,11 +307,16 @@ fn mask() -> Stage {
 
 const MASK: &str = "mask";
 
+/// Where mounts are staged: over a directory that nobody in this mount namespace needs.
+fn staging(directory: &Path) -> PathBuf {
+    directory.join("jobs")
+}
+
 fn outside(spec: &Spec, directory: &Path, staged: &[Staged]) -> Vec<Outside> {
     let mut steps = vec![
         Outside::MakePrivate,
         Outside::Unmark(spec.root.writable.as_path().join("work/work/incompat")),
-        Outside::MountStaging(directory.join("mnt")),
+        Outside::MountStaging(staging(directory)),
         Outside::MakeDirectory("root"),
         Outside::MakeDirectory("dev"),
         Outside::MakeDirectory("empty"),
@@ -355,7 +358,6 @@ fn inside(spec: &Spec, staged: &[Staged]) -> Vec<Inside> {
     steps.push(Inside::Take { name: "dev".into(), recursive: false });
     steps.push(Inside::Pivot);
     steps.push(Inside::SetHostname(spec.id.clone()));
-    steps.push(Inside::RaiseLoopback);
     steps.extend(write_files(spec));
     steps.push(Inside::MakeUser(spec.user.clone()));
     let place =
@@ -458,7 +460,6 @@ impl Inside {
             Self::Take { .. } => "copy the staged mount",
             Self::Pivot => "pivot into",
             Self::SetHostname(_) => "set the hostname",
-            Self::RaiseLoopback => "set up the interface",
             Self::MakeUser(_) => "make the user",
             Self::MakeDirectory { .. } => "make the directory",
             Self::Attach { .. } => "mount at",
@@ -479,7 +480,6 @@ impl Inside {
             Self::Create(create) => ByteString(create.kind.to_bytes().to_vec()),
             Self::Take { name, .. } | Self::SetHostname(name) => name.as_str().into(),
             Self::Pivot => "the root file system".into(),
-            Self::RaiseLoopback => "lo".into(),
             Self::MakeUser(user) => user.name.as_str().into(),
             Self::MakeDirectory { path, .. }
             | Self::Cover { path, .. }

@@ -5,6 +5,8 @@ use std::os::fd::{AsRawFd, BorrowedFd};
 
 use super::{Attributes, Refusal, Requests, Socket, attribute, family, flag, octets, read_u32, read_u64};
 
+/// The number of the loopback interface in every network namespace.
+const LOOPBACK: u32 = 1;
 const NEW_LINK: u16 = 16;
 const DELETE_LINK: u16 = 17;
 const GET_LINK: u16 = 18;
@@ -110,6 +112,11 @@ pub fn add_ifb(requests: &mut Requests, name: &str, mtu: u32, group: u32) {
             info.bytes(INFO_KIND, b"ifb");
         });
     });
+}
+
+/// Sets the loopback interface up.
+pub fn set_loopback_up(requests: &mut Requests) {
+    requests.push("setting interface lo up".to_owned(), NEW_LINK, 0, &link(LOOPBACK, true), |_| {});
 }
 
 /// Sets an interface up that never gives itself an IPv6 address.

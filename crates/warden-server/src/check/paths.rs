@@ -40,7 +40,7 @@ pub(super) fn items(config: &Config) -> Vec<Item> {
     }
     items.push(image(server.rootfs.as_deref()));
     match server.helpers_directory() {
-        Ok(directory) => items.extend(["wshd", "iomux"].map(|name| helper(&directory.join(name)))),
+        Ok(directory) => items.push(helper(&directory.join("iomux"))),
         Err(failure) => items.push(Item::needed("helpers", failure.to_string())),
     }
     items.push(socket(&server.unix_domain_path));

@@ -76,7 +76,7 @@ impl DepotImage {
 }
 
 impl Server {
-    /// The directory of wshd and iomux: the configured one, or that of this very program.
+    /// The directory of iomux: the configured one, or that of this very program.
     pub fn helpers_directory(&self) -> Result<PathBuf, Failure> {
         if let Some(path) = &self.helpers {
             return whole(path);

@@ -11,7 +11,7 @@ fn spec() -> Spec {
     Spec {
         version: VERSION,
         id: "0123456789a".into(),
-        init: "/lib/wshd".into(),
+        init: None,
         ids: Some(IdRange { host_start: 1 << 20, count: 65_536 }),
         cgroups: vec![Cgroup::V1("/cg/cpu/i".into()), Cgroup::V2("/cg/unified/i".into())],
         root: Root {
