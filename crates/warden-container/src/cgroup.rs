@@ -247,14 +247,23 @@ impl Cgroups {
     }
 
     /// Kills every process of one container; returns when none is left, or fails at the deadline.
+    ///
+    /// Groups in which nobody is are removed: that the kernel lets them go shows it, for less than it takes to list whoever is in
+    /// them.
     pub(crate) fn kill(&self, id: Id, deadline: Instant) -> Result<(), Error> {
-        for hierarchy in &self.hierarchies {
+        let (memory, mut left): (Vec<_>, Vec<_>) =
+            self.hierarchies.iter().partition(|hierarchy| hierarchy.has("memory"));
+        left.retain(|hierarchy| !self.remove_empty(hierarchy, id));
+        // Whoever is still there must not be hurried out of memory.
+        let found = !left.is_empty();
+        left.extend(memory.into_iter().filter(|hierarchy| found || !self.remove_empty(hierarchy, id)));
+        for hierarchy in &left {
             // What is frozen does not die.
             if hierarchy.version == Version::V1 && hierarchy.has("freezer") {
                 let _ = fs::write(self.directory(hierarchy, id).join("freezer.state"), "THAWED");
             }
         }
-        for hierarchy in &self.hierarchies {
+        for hierarchy in left {
             let directory = self.directory(hierarchy, id);
             kill::all(hierarchy.version, &directory, deadline)
                 .context(|| format!("killing the processes of cgroup {}", directory.display()))?;
@@ -264,17 +273,24 @@ impl Cgroups {
 
     /// Removes the groups of one container, if there are any; goes on past errors.
     pub(crate) fn remove(&self, id: Id, deadline: Instant) -> Result<(), Error> {
-        let mut errors = Vec::new();
-        for hierarchy in &self.hierarchies {
+        let left = self.hierarchies.iter().filter(|hierarchy| !self.remove_empty(hierarchy, id));
+        let removed = left.map(|hierarchy| {
             let directory = self.directory(hierarchy, id);
-            if hierarchy.has("memory") {
-                memory::shed_pages(hierarchy.version, &directory);
-            }
-            let removed =
-                remove(&directory, deadline).context(|| format!("removing cgroup {}", directory.display()));
-            errors.extend(removed.err());
+            remove(&directory, deadline).context(|| format!("removing cgroup {}", directory.display()))
+        });
+        Error::join(removed.filter_map(Result::err).collect()).map_or(Ok(()), Err)
+    }
+
+    /// Removes a container's group in which nobody is and nothing is below; whether it is gone.
+    fn remove_empty(&self, hierarchy: &Hierarchy, id: Id) -> bool {
+        let directory = self.directory(hierarchy, id);
+        if hierarchy.has("memory") {
+            memory::shed_pages(hierarchy.version, &directory);
         }
-        Error::join(errors).map_or(Ok(()), Err)
+        match fs::remove_dir(&directory) {
+            Ok(()) => true,
+            Err(error) => error.kind() == io::ErrorKind::NotFound,
+        }
     }
 
     /// Finds containers of an earlier daemon; none while another daemon that lives shares the parent.

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! <depot>/<id>/spec.json
-//!             /snapshot.json           what a client was promised: without it, it was never handed out
+//!             /snapshot.json           what a client was promised: without it, it was never handed out, or is being destroyed
 //!             /run/{wshd.sock,wshd.pid,iomux.sock,iomux.pid,iomux.log}
 //!             /jobs/<n>/{job.json,stdout,stderr,exit.json}
 //!             /tmp/{rootfs,work}       the writable layer, limited as a whole
@@ -12,10 +12,10 @@
 
 use std::ffi::CString;
 use std::fs::{self, DirBuilder, File, Permissions};
-use std::io;
+use std::io::{self, Write};
 use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
@@ -115,9 +115,10 @@ impl Depot {
     pub(crate) fn write_spec(&self, id: Id, spec: &Spec) -> Result<PathBuf, Error> {
         let path = self.spec_path(id);
         let text = serde_json::to_vec_pretty(spec).context(|| format!("encoding {}", path.display()))?;
-        fs::write(&path, text).context(|| format!("writing {}", path.display()))?;
-        fs::set_permissions(&path, Permissions::from_mode(0o600))
-            .context(|| format!("protecting {}", path.display()))?;
+        let mut options = File::options();
+        let opened = options.write(true).create(true).truncate(true).mode(0o600).open(&path);
+        let written = opened.and_then(|mut file| file.write_all(&text));
+        written.context(|| format!("writing {}", path.display()))?;
         Ok(path)
     }
 

@@ -19,11 +19,12 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
+use tokio::runtime::Handle;
 use tokio::task::JoinHandle;
 use warden_iomux::message::Request;
 
 use crate::actor::{Actor, Reply};
-use crate::error::{Error, blocking};
+use crate::error::Error;
 use crate::network::Namespace;
 use crate::quarantine;
 use crate::state::State;
@@ -197,7 +198,7 @@ impl Actor {
         let namespace = Namespace::hold(self.init);
         tokio::task::spawn_blocking(move || {
             // A daemon that follows ends what was begun.
-            if let Err(error) = shared.save() {
+            if let Err(error) = shared.withdraw() {
                 tracing::warn!(container = %shared.id, %error, "that it is being destroyed was not written down");
             }
             if let Err(error) = shared.machine.network.detach(shared.id) {
@@ -227,15 +228,12 @@ impl Actor {
     fn set_aside(&mut self) {
         self.shared.jobs.keep_files_of_held();
         let (id, machine, iomux) = (self.shared.id, Arc::clone(&self.shared.machine), self.process.take());
-        self.enter(Phase::Clearing(tokio::spawn(async move {
-            let outcome = {
-                let machine = Arc::clone(&machine);
-                blocking(move || machine.set_aside(id)).await
-            };
+        self.enter(Phase::Clearing(tokio::task::spawn_blocking(move || {
+            let outcome = machine.set_aside(id);
             match (&outcome, iomux) {
                 (Ok(()), iomux) => machine.remove_later(id, iomux),
                 // It is destroyed again, as a whole.
-                (Err(_), Some(iomux)) => iomux.end_within(REAP_TIME).await,
+                (Err(_), Some(iomux)) => Handle::current().block_on(iomux.end_within(REAP_TIME)),
                 (Err(_), None) => {}
             }
             outcome

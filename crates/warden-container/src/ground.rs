@@ -12,7 +12,6 @@ use crate::ledger::{self, Ground, Object};
 use crate::machine::Machine;
 use crate::recovery::{self, Survivor, Verdict};
 use crate::snapshot::{self, Snapshot, Unreadable};
-use crate::state::State;
 use crate::supervisor;
 
 impl Ground for Machine {
@@ -126,17 +125,7 @@ impl Machine {
 
     /// Writes down that a container is being destroyed, so that nobody takes it over any more.
     fn withdraw(&self, id: Id) -> Result<(), Error> {
-        let directory = self.depot.directory(id);
-        // One that cannot be read is taken over by nobody.
-        let Ok(Some(mut snapshot)) = Snapshot::read(&directory) else { return Ok(()) };
-        if snapshot.state == State::Destroyed {
-            return Ok(());
-        }
-        snapshot.state = State::Destroyed;
-        match snapshot.write(&directory) {
-            // Whoever wrote it at the same time has written the same.
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-            written => written.context(|| format!("withdrawing the snapshot of container {id}")),
-        }
+        Snapshot::withdraw(&self.depot.directory(id))
+            .context(|| format!("withdrawing the snapshot of container {id}"))
     }
 }

@@ -16,7 +16,8 @@ use std::collections::VecDeque;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 
-use tokio::io::unix::AsyncFd;
+use tokio::io::Interest;
+use tokio::io::unix::{AsyncFd, AsyncFdReadyGuard};
 use warden_iomux::message::{Event, MAX_PACKET, Request, VERSION};
 use warden_linux::socket::PacketSocket;
 
@@ -28,6 +29,9 @@ const MAX_WAITING: usize = 4_096;
 pub(crate) struct Link {
     socket: AsyncFd<PacketSocket>,
     waiting: VecDeque<Packet>,
+    /// A copy of the socket that tells when there is room, while packets wait: iomux makes room with each packet that it
+    /// takes, and nobody is woken by that.
+    room: Option<AsyncFd<OwnedFd>>,
 }
 
 #[derive(Debug)]
@@ -65,7 +69,7 @@ impl From<Lost> for io::Error {
 impl Link {
     /// Takes the daemon's end of a pair.
     pub(crate) fn new(socket: PacketSocket) -> io::Result<Self> {
-        Ok(Self { socket: watch(socket)?, waiting: VecDeque::new() })
+        Ok(Self { socket: watch(socket)?, waiting: VecDeque::new(), room: None })
     }
 
     /// Sends a request with its descriptor, now or as soon as there is room; refuses one that is too long.
@@ -86,19 +90,24 @@ impl Link {
 
     /// Waits for the next event. Nothing is lost when it is no longer waited for.
     pub(crate) async fn next(&mut self) -> Result<Event, Lost> {
+        let Self { socket, waiting, room } = self;
         loop {
+            if waiting.is_empty() {
+                *room = None;
+            } else if room.is_none() {
+                *room = Some(watch_room(socket.get_ref()).map_err(Lost::Socket)?);
+            }
             tokio::select! {
-                readable = self.socket.readable() => {
+                readable = socket.readable() => {
                     let mut ready = readable.map_err(Lost::Socket)?;
                     if let Ok(packet) = ready.try_io(|socket| receive(socket.get_ref())) {
                         return decode(packet);
                     }
                 }
-                writable = self.socket.writable(), if !self.waiting.is_empty() => {
+                writable = writable(room.as_ref()) => {
                     let mut ready = writable.map_err(Lost::Socket)?;
-                    let waiting = &mut self.waiting;
                     // Nobody will take these any more; what was said before is still to be read, and then the end.
-                    if let Ok(Err(_)) = ready.try_io(|socket| flush(socket.get_ref(), waiting)) {
+                    if let Ok(Err(_)) = ready.try_io(|_| flush(socket.get_ref(), waiting)) {
                         waiting.clear();
                     }
                 }
@@ -115,13 +124,26 @@ impl Link {
     }
 }
 
-/// Watches a socket for readiness.
+/// Watches a socket for what is to be read.
 #[expect(
     deprecated,
     reason = "its successor is unsafe, because some types change their descriptor; this one owns one for its whole life"
 )]
 pub(crate) fn watch(socket: PacketSocket) -> io::Result<AsyncFd<PacketSocket>> {
-    AsyncFd::new(socket)
+    AsyncFd::with_interest(socket, Interest::READABLE)
+}
+
+#[expect(deprecated, reason = "as above")]
+fn watch_room(socket: &PacketSocket) -> io::Result<AsyncFd<OwnedFd>> {
+    AsyncFd::with_interest(socket.as_fd().try_clone_to_owned()?, Interest::WRITABLE)
+}
+
+/// Waits until there is room; for ever where nothing waits for it.
+async fn writable(room: Option<&AsyncFd<OwnedFd>>) -> io::Result<AsyncFdReadyGuard<'_, OwnedFd>> {
+    match room {
+        Some(room) => room.writable().await,
+        None => std::future::pending().await,
+    }
 }
 
 /// Sends what waits, in order, until the socket is full.

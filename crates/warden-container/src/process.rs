@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::process::{Pid, PidfdFlags, Signal};
+use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
 /// A running process, or one that was not noticed to have ended.
@@ -28,7 +29,7 @@ impl Process {
         reason = "its successor is unsafe, because some types change their descriptor; this one owns one for its whole life"
     )]
     pub(crate) fn new(pid: u32, pidfd: OwnedFd) -> io::Result<Self> {
-        Ok(Self { pid, pidfd: AsyncFd::new(pidfd)? })
+        Ok(Self { pid, pidfd: AsyncFd::with_interest(pidfd, Interest::READABLE)? })
     }
 
     /// Its process id: somebody else's, maybe, once it has ended.

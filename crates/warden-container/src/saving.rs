@@ -19,6 +19,21 @@ impl Shared {
         self.changes.fetch_add(1, Ordering::SeqCst);
     }
 
+    /// Whether the snapshot on the disk is true, or none is needed any more.
+    fn is_saved(&self) -> bool {
+        self.saved.load(Ordering::SeqCst) == self.changes.load(Ordering::SeqCst) || self.is_gone()
+    }
+
+    /// Writes down that it is being destroyed: nobody takes it over any more. Blocks.
+    pub(crate) fn withdraw(&self) -> Result<(), Error> {
+        let _turn = lock(&self.saving);
+        let changes = self.changes.load(Ordering::SeqCst);
+        Snapshot::withdraw(&self.path)
+            .context(|| format!("withdrawing the snapshot of container {}", self.id))?;
+        self.saved.store(changes, Ordering::SeqCst);
+        Ok(())
+    }
+
     /// Writes the snapshot, unless the one on the disk is true. Blocks.
     pub(crate) fn save(&self) -> Result<(), Error> {
         let _turn = lock(&self.saving);
@@ -60,7 +75,7 @@ impl Shared {
 
     /// Has everything that a client is about to be told on the disk.
     pub(crate) async fn settle(self: &Arc<Self>) {
-        if self.saved.load(Ordering::SeqCst) == self.changes.load(Ordering::SeqCst) {
+        if self.is_saved() {
             return;
         }
         let shared = Arc::clone(self);
@@ -114,6 +129,9 @@ impl Actor {
     /// Answers once the snapshot is written, or tells that it could not be.
     pub(crate) fn answer_saved(&self, reply: Reply<()>, outcome: Result<(), Error>) {
         let shared = Arc::clone(&self.shared);
+        if shared.is_saved() {
+            return drop(reply.send(outcome));
+        }
         tokio::spawn(async move {
             let saved = blocking(move || shared.save()).await;
             drop(reply.send(outcome.and(saved)));

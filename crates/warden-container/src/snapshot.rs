@@ -49,6 +49,8 @@ const VERSIONS: RangeInclusive<u32> = warden_init::version::spoken(VERSION);
 
 /// The name of the file.
 pub(crate) const NAME: &str = "snapshot.json";
+/// Its name once the container is being destroyed.
+const WITHDRAWN: &str = "snapshot.json.withdrawn";
 /// Where the next one is written.
 const NEW: &str = "snapshot.json.new";
 /// Larger files are none of ours.
@@ -266,9 +268,27 @@ impl Snapshot {
         }
     }
 
+    /// Says that the container of this directory is being destroyed, until it is written again; nothing where there is none.
+    pub(crate) fn withdraw(directory: &Path) -> io::Result<()> {
+        failpoint::reach(format_args!("withdraw snapshot"));
+        match fs::rename(directory.join(NAME), directory.join(WITHDRAWN)) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            renamed => renamed,
+        }
+    }
+
     /// Reads that of a container's directory; `None` where there is none.
     pub(crate) fn read(directory: &Path) -> Result<Option<Self>, Unreadable> {
-        let file = match warden_linux::file::open_regular(&directory.join(NAME)) {
+        let read = Self::read_at(&directory.join(NAME))?;
+        if read.is_some() {
+            return Ok(read);
+        }
+        let withdrawn = Self::read_at(&directory.join(WITHDRAWN))?;
+        Ok(withdrawn.map(|snapshot| Self { state: State::Destroyed, ..snapshot }))
+    }
+
+    fn read_at(path: &Path) -> Result<Option<Self>, Unreadable> {
+        let file = match warden_linux::file::open_regular(path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             opened => opened?,
         };
@@ -376,6 +396,23 @@ mod tests {
         fs::write(directory.path().join(NEW), "{\"version\":1,\"sta").unwrap();
         assert_eq!(Snapshot::read(directory.path()).unwrap(), Some(sample()));
         sample().write(directory.path()).unwrap();
+    }
+
+    #[test]
+    fn one_that_is_withdrawn_is_of_a_container_that_is_being_destroyed() {
+        let directory = tempfile::tempdir().unwrap();
+        Snapshot::withdraw(directory.path()).unwrap();
+        assert_eq!(Snapshot::read(directory.path()).unwrap(), None);
+        for _ in 0..2 {
+            sample().write(directory.path()).unwrap();
+            for _ in 0..2 {
+                Snapshot::withdraw(directory.path()).unwrap();
+                let read = Snapshot::read(directory.path()).unwrap();
+                assert_eq!(read, Some(Snapshot { state: State::Destroyed, ..sample() }));
+            }
+        }
+        sample().write(directory.path()).unwrap();
+        assert_eq!(Snapshot::read(directory.path()).unwrap(), Some(sample()), "it could not be destroyed");
     }
 
     #[test]

@@ -35,11 +35,19 @@ pub(crate) fn run(config: &Config) -> Result<ExitCode, Failure> {
         return Err(Failure::NotRoot);
     }
     descriptors::raise();
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(async_threads()).enable_all().build();
     let runtime = runtime.map_err(|source| Failure::io("starting the runtime", source))?;
     let outcome = runtime.block_on(start(config));
     runtime.shutdown_timeout(FAREWELL);
     outcome.map(|()| ExitCode::SUCCESS)
+}
+
+/// How many threads the async tasks have: for half of the processors, since what takes long is done by the kernel, which other
+/// threads wait for, and by containers. More of them wake each other for less than that costs.
+fn async_threads() -> usize {
+    let processors = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    (processors / 2).max(1)
 }
 
 /// Starts everything in order, then serves.

@@ -1,7 +1,5 @@
 //! Processes that do not die.
 
-use std::fs;
-
 use rustix::process::Signal;
 use warden_protocol::messages::*;
 use warden_tests::{Daemon, Undying, eventually, kernel};
@@ -88,9 +86,8 @@ fn a_destruction_that_was_begun_and_cannot_be_finished_is_found_under_its_handle
     let port = client.ask(net_in(&stuck, None)).unwrap().host_port;
     let held = Undying::start(&daemon, &mut client, &stuck);
     client.send(destroy(&stuck));
-    let snapshot = daemon.depot(&id).join("snapshot.json");
-    let is_begun = || fs::read_to_string(&snapshot).unwrap().contains("\"state\":\"destroyed\"");
-    eventually("it is written that it is being destroyed", 60, is_begun);
+    let withdrawn = daemon.depot(&id).join("snapshot.json.withdrawn");
+    eventually("it is written that it is being destroyed", 60, || withdrawn.exists());
     daemon.signal(Signal::KILL);
     daemon.wait();
     // However often a daemon is killed over it.

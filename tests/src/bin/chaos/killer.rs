@@ -24,6 +24,7 @@ const FAILPOINTS: &[&str] = &[
     "make Snapshot",
     "made Snapshot",
     "rename snapshot",
+    "withdraw snapshot",
     "discard",
     "discarded",
     "undo Snapshot",
