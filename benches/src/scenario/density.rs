@@ -13,7 +13,7 @@ use crate::quiet;
 use crate::report::{FLOOR, Report, Unit, WARDEN};
 use crate::scenario::idle;
 use crate::svg::{Curve, lines};
-use crate::warden::{Warden, timed};
+use crate::warden::{WARM_POOL, Warden, timed};
 
 /// What the kernel does by and by for those that were just made or removed is no part of what one more costs.
 const SETTLING: Duration = Duration::from_secs(3);
@@ -26,6 +26,7 @@ const IDLE: &str = ", one on an idle machine";
 pub(crate) fn measure(bench: &mut Bench) -> Result<()> {
     let (sizes, rounds) = bench.options.pick((&[10, 100, 1000, 2000][..], 30), (&[10, 100][..], 6));
     let mut warden = Warden::start(&bench.options, &[])?;
+    let mut ahead = Warden::start(&bench.options, &[(WARM_POOL, "4")])?;
     let before = Machine::at_rest(idle::patience(bench))?;
     let (mut handles, mut spent) = (vec![warden.create()?.0], 0.0);
     let mut floor = Floor::start(&warden.directory_of(&handles[0])?.join("spec.json"));
@@ -42,6 +43,8 @@ pub(crate) fn measure(bench: &mut Bench) -> Result<()> {
         for _ in 0..rounds {
             quiet::wait();
             own_turn(&mut bench.report, &mut warden, size)?;
+            quiet::wait();
+            warm_turn(&mut bench.report, &mut ahead, size)?;
             quiet::wait();
             floor_turn(&mut bench.report, &mut floor, size);
         }
@@ -84,6 +87,13 @@ fn own_turn(report: &mut Report, warden: &mut Warden, size: usize) -> Result<()>
         report.record(&scenario(what, size, IDLE), WARDEN, Unit::Milliseconds, Ok(took));
     }
     Ok(())
+}
+
+/// One that another daemon has made ahead.
+fn warm_turn(report: &mut Report, ahead: &mut Warden, size: usize) -> Result<()> {
+    let (handle, created) = ahead.create()?;
+    report.figure(&scenario("create, warm,", size, IDLE), Unit::Milliseconds, created);
+    ahead.destroy(&handle).map(drop)
 }
 
 /// What the kernel itself takes longer for beside others.

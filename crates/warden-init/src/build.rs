@@ -95,7 +95,6 @@ pub fn build(
     };
     let child = process::fork(options, || builder.run())
         .map_err(|error| SetupError::new("start the builder of", spec.id.as_str(), &error))?;
-    drop(builder);
     drop(reporter);
     let mut text = Vec::new();
     // The end of the file is the moment at which the init has all it needs: it lets go of the pipe then.
@@ -170,7 +169,7 @@ fn outcome(spec: &Spec, reports: &[u8]) -> Result<Init, SetupError> {
     }
 }
 
-/// What the builder's process holds.
+/// What the builder's process holds, and then the init.
 struct Builder<'a> {
     plan: Plan,
     confinement: Confinement,
@@ -181,20 +180,12 @@ struct Builder<'a> {
 
 impl Builder<'_> {
     /// The builder's whole life; gives its exit status.
-    fn run(&self) -> u8 {
-        match self.make_init() {
-            Ok(pid) => self.report(&Report::Init(pid)),
-            Err(error) => self.report(&Report::Failed(error)),
-        }
+    fn run(self) -> u8 {
+        let reporter = self.reporter;
+        report(reporter, &self.make_init().map_or_else(Report::Failed, Report::Init))
     }
 
-    fn report(&self, report: &Report) -> u8 {
-        let Ok(mut line) = serde_json::to_vec(report) else { return 1 };
-        line.push(b'\n');
-        u8::from((&mut &*self.reporter).write_all(&line).is_err())
-    }
-
-    fn make_init(&self) -> Result<i32, SetupError> {
+    fn make_init(self) -> Result<i32, SetupError> {
         process::set_umask(0o022);
         let ids = self.ids.as_ref().map(AsFd::as_fd);
         for step in &self.plan.outside {
@@ -218,21 +209,30 @@ impl Builder<'_> {
     }
 
     /// The init's life, should it end by itself; gives its exit status.
-    fn become_init(&self) -> u8 {
+    fn become_init(self) -> u8 {
+        let reporter = self.reporter;
         match self.make_container() {
             Ok(wshd) => wshd.serve(),
             Err(error) => {
-                self.report(&Report::Failed(error));
+                report(reporter, &Report::Failed(error));
                 1
             }
         }
     }
 
-    fn make_container(&self) -> Result<Wshd, SetupError> {
+    /// What is needed no more is dropped: wshd stays for long.
+    fn make_container(self) -> Result<Wshd, SetupError> {
         let score = crate::score::open()
             .map_err(|error| SetupError::new("open", "/proc/self/oom_score_adj", &error))?;
         inside::carry_out(&self.plan.inside)?;
         Wshd::confine(self.listener, score, &self.confinement)
             .map_err(|error| SetupError::new("confine", "the init", &error))
     }
+}
+
+/// Gives the exit status.
+fn report(mut reporter: &File, report: &Report) -> u8 {
+    let Ok(mut line) = serde_json::to_vec(report) else { return 1 };
+    line.push(b'\n');
+    u8::from(reporter.write_all(&line).is_err())
 }

@@ -67,6 +67,8 @@ impl Wshd {
             listener.as_fd(),
             score.as_fd(),
         ])?;
-        Server::new(listener, privileges, Score::adopt(score)?)?.run()
+        let mut server = Server::new(listener, privileges, Score::adopt(score)?)?;
+        process::trim_heap();
+        server.run()
     }
 }

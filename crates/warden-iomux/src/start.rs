@@ -89,7 +89,10 @@ pub(crate) fn supervise(path: &Path, origin: Origin, control: Option<PacketSocke
         Origin::Adopted => adopt_init(&layout, &mut supervisor),
     };
     match result {
-        Ok(()) => supervisor.run().map_err(failed("supervise", directory)),
+        Ok(()) => {
+            process::trim_heap();
+            supervisor.run().map_err(failed("supervise", directory))
+        }
         Err(Failure::Setup(error)) => {
             supervisor.report_setup_failure(&error);
             Err(error.into())

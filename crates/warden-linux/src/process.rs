@@ -368,6 +368,12 @@ pub fn keep_only(kept: &[BorrowedFd<'_>]) -> io::Result<()> {
     Ok(())
 }
 
+/// Gives the pages of the heap that hold nothing any more back to the kernel.
+pub fn trim_heap() {
+    // SAFETY: what is free is used by nobody.
+    unsafe { libc::malloc_trim(0) };
+}
+
 /// Sets the mask of permission bits that new files lack.
 pub fn set_umask(mask: u32) {
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(mask));
