@@ -253,23 +253,11 @@ impl Server {
             privileges: self.privileges,
             score: &self.score,
         };
-        let Launched { mut job, master } = launch::launch(process, fds, wish, &container)?;
+        let Launched { mut job, outputs } = launch::launch(process, fds, wish, &container)?;
         job.owner = owner;
         let pid = job.pid;
-        let outputs = match master {
-            Some(master) => Ok(vec![master]),
-            None => job.copy_outputs(),
-        };
         self.jobs.insert(number, job);
-        match outputs {
-            Ok(outputs) => Ok((pid, outputs)),
-            Err(error) => {
-                // Nobody could read what it writes: it must not go on.
-                self.kill_job(number);
-                self.jobs.abandon(number);
-                Err((SpawnStep::Pipe, error.raw_os_error().unwrap_or(0)))
-            }
-        }
+        Ok((pid, outputs))
     }
 
     fn kill_job(&mut self, number: u32) {

@@ -3,7 +3,8 @@
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 
-use rustix::process::Signal;
+use rustix::process::{Pid, Signal};
+use rustix::thread::CpuSet;
 use warden_tests::{ALL_PRIVILEGES, Connection, Daemon, eventually, kernel};
 
 /// The pid on the host of a container's PID 1.
@@ -287,6 +288,23 @@ for i in range(2000): assert libc.mount(b\"none\", b\"/mnt\", b\"tmpfs\", 0, Non
         let _ = warden_tests::within(10.0, breakage, || client.ask(stop));
         warden_tests::within(10.0, breakage, || client.destroy(&handle));
         assert!(kernel::processes_in_cgroup(&id).is_empty(), "{breakage}");
+    }
+}
+
+/// Whoever has started it reads what it writes, however early it does so.
+#[test]
+fn a_job_that_leaves_init_no_descriptor_is_a_job_all_the_same() {
+    let daemon = Daemon::with(&[ALL_PRIVILEGES]);
+    let mut client = daemon.connect();
+    for _ in 0..20 {
+        let handle = client.create();
+        // On one processor the job, once it runs, comes before init, which still has to tell of it.
+        let (mut first, init) = (CpuSet::new(), init_pid(&daemon, &mut client, &handle));
+        first.set(0);
+        rustix::thread::sched_setaffinity(Pid::from_raw(init), &first).unwrap();
+        let output = client.run_privileged(&handle, "exec prlimit --pid 1 --nofile=3:3 --verbose");
+        assert!(output.text().contains("NOFILE"), "{} {}", output.text(), output.errors());
+        client.destroy(&handle);
     }
 }
 

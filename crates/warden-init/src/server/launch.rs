@@ -1,6 +1,7 @@
 //! Starts the process of a job: its user, environment, limits and descriptors.
 
 use std::ffi::CString;
+use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
@@ -47,8 +48,9 @@ const DEFAULT_LIMITS: [(Resource, u64); 15] = [
 /// A job that runs.
 pub(super) struct Launched {
     pub(super) job: Job,
-    /// The master side of its terminal, for its client: wshd keeps none, so that the client's end hangs it up.
-    pub(super) master: Option<OwnedFd>,
+    /// For its client: copies of the read ends of its pipes; or the master side of its terminal, of which wshd keeps none, so
+    /// that the client's end hangs it up.
+    pub(super) outputs: Vec<OwnedFd>,
 }
 
 /// What every job of a container has in common.
@@ -90,13 +92,17 @@ pub(super) fn launch(
         limits: &limits(&process.rlimits),
         umask: 0o022,
     };
+    // Before it runs: root inside may then leave this process no room for another descriptor.
+    let copies = stdio.readers.iter().map(OwnedFd::try_clone).collect::<io::Result<_>>();
+    let copies = copies.map_err(|error| (SpawnStep::Pipe, error.raw_os_error().unwrap_or(EIO)))?;
     let pid = container
         .score
         .lend(|| warden_linux::spawn::spawn(&program))
         .map_err(|error| (step(error.stage), error.source.raw_os_error().unwrap_or(EIO)))?;
     let (master, slave) = stdio.terminal.map(|pair| (pair.master, pair.slave)).unzip();
     let Stdio { readers: outputs, pipes, .. } = stdio;
-    Ok(Launched { job: Job { pid, status: None, outputs, pipes, _terminal: slave, owner: None }, master })
+    let job = Job { pid, status: None, outputs, pipes, _terminal: slave, owner: None };
+    Ok(Launched { job, outputs: master.map_or(copies, |master| vec![master]) })
 }
 
 fn account(process: &Process) -> Result<Account, Failure> {
