@@ -62,8 +62,7 @@ pub(crate) fn confine() -> io::Result<()> {
 
 /// The init's whole life from then on; nothing else stays open.
 pub(crate) fn serve() -> Result<Infallible> {
-    let standard = (io::stdin(), io::stdout(), io::stderr());
-    process::keep_only(&[standard.0.as_fd(), standard.1.as_fd(), standard.2.as_fd()])?;
+    process::keep_standard_and(&[])?;
     let socket = PacketSocket::adopt(process::inherited(0)?)?;
     loop {
         let packet = receive(&socket)?;

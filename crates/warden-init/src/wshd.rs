@@ -59,14 +59,7 @@ impl Wshd {
 
     fn try_to_serve(self) -> io::Result<Infallible> {
         let Self { listener, score, privileges } = self;
-        let standard = (io::stdin(), io::stdout(), io::stderr());
-        process::keep_only(&[
-            standard.0.as_fd(),
-            standard.1.as_fd(),
-            standard.2.as_fd(),
-            listener.as_fd(),
-            score.as_fd(),
-        ])?;
+        process::keep_standard_and(&[listener.as_fd(), score.as_fd()])?;
         let mut server = Server::new(listener, privileges, Score::adopt(score)?)?;
         process::trim_heap();
         server.run()

@@ -115,10 +115,9 @@ impl Server {
     }
 
     fn prepare(&self, order: &Order, control: OwnedFd) -> io::Result<PacketSocket> {
-        let standard = (io::stdin(), io::stdout(), io::stderr());
-        // Whoever held wardend's socket would keep it open.
-        process::keep_only(&[standard.0.as_fd(), standard.1.as_fd(), standard.2.as_fd(), control.as_fd()])?;
-        process::place(standard.1.as_fd(), 0)?;
+        // Whoever held wardend's socket, which is its stdin, would keep it open.
+        process::keep_standard_and(&[control.as_fd()])?;
+        process::place(io::stdout().as_fd(), 0)?;
         signal::forget_children(false)?;
         let option: &[&[u8]] = match order.origin {
             Origin::Built => &[],

@@ -355,15 +355,23 @@ pub fn bound_capabilities(bits: u64) -> io::Result<()> {
 /// Closes every descriptor of this process but these, whoever owns it: for a copy of a process that will neither use nor
 /// drop what its maker had open, because it ends with [`exit`].
 pub fn keep_only(kept: &[BorrowedFd<'_>]) -> io::Result<()> {
+    close_from(0, kept)
+}
+
+/// The same, but that stdin, stdout and stderr are kept, too.
+pub fn keep_standard_and(kept: &[BorrowedFd<'_>]) -> io::Result<()> {
+    close_from(3, kept)
+}
+
+fn close_from(mut first: u32, kept: &[BorrowedFd<'_>]) -> io::Result<()> {
     let mut numbers: Vec<u32> = kept.iter().map(|fd| fd.as_raw_fd() as u32).collect();
     numbers.sort_unstable();
-    let mut first = 0;
     for number in numbers.into_iter().chain([u32::MAX]) {
-        // SAFETY: touches no memory; by the function's contract no value that owns one of these is used any more.
+        // SAFETY: touches no memory; by the callers' contract no value that owns one of these is used any more.
         if first < number && unsafe { libc::syscall(libc::SYS_close_range, first, number - 1, 0) } == -1 {
             return Err(io::Error::last_os_error());
         }
-        first = number.saturating_add(1);
+        first = first.max(number.saturating_add(1));
     }
     Ok(())
 }

@@ -1,7 +1,6 @@
 //! Starts the process of a job: its user, environment, limits and descriptors.
 
 use std::ffi::CString;
-use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
@@ -92,15 +91,12 @@ pub(super) fn launch(
         limits: &limits(&process.rlimits),
         umask: 0o022,
     };
-    // Before it runs: root inside may then leave this process no room for another descriptor.
-    let copies = stdio.readers.iter().map(OwnedFd::try_clone).collect::<io::Result<_>>();
-    let copies = copies.map_err(|error| (SpawnStep::Pipe, error.raw_os_error().unwrap_or(EIO)))?;
     let pid = container
         .score
         .lend(|| warden_linux::spawn::spawn(&program))
         .map_err(|error| (step(error.stage), error.source.raw_os_error().unwrap_or(EIO)))?;
     let (master, slave) = stdio.terminal.map(|pair| (pair.master, pair.slave)).unzip();
-    let Stdio { readers: outputs, pipes, .. } = stdio;
+    let Stdio { readers: outputs, copies, pipes, .. } = stdio;
     let job = Job { pid, status: None, outputs, pipes, _terminal: slave, owner: None };
     Ok(Launched { job, outputs: master.map_or(copies, |master| vec![master]) })
 }

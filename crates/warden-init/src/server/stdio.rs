@@ -26,6 +26,8 @@ pub(super) struct Stdio {
     pub(super) inside: [OwnedFd; 3],
     /// The read ends of its pipes.
     pub(super) readers: Vec<OwnedFd>,
+    /// Copies of these, for the client: made before the process runs, since root inside may then leave no room for them.
+    pub(super) copies: Vec<OwnedFd>,
     /// The inode numbers of its pipes.
     pub(super) pipes: Vec<u64>,
     /// Its terminal.
@@ -55,7 +57,7 @@ impl Stdio {
     }
 
     fn of(inside: [OwnedFd; 3]) -> Self {
-        Self { inside, readers: Vec::new(), pipes: Vec::new(), terminal: None }
+        Self { inside, readers: Vec::new(), copies: Vec::new(), pipes: Vec::new(), terminal: None }
     }
 
     /// Two new pipes, the user's own, so that it may open /dev/stdout; only the read ends never wait, for a program
@@ -69,7 +71,8 @@ impl Stdio {
         }
         let pipes = vec![file::inode(&stdout)?, file::inode(&stderr)?];
         let inside = [stdin, stdout_writer, stderr_writer];
-        Ok(Self { readers: vec![stdout, stderr], pipes, ..Self::of(inside) })
+        let copies = vec![stdout.try_clone()?, stderr.try_clone()?];
+        Ok(Self { readers: vec![stdout, stderr], copies, pipes, ..Self::of(inside) })
     }
 
     fn in_terminal(wanted: &Terminal, owner: Identity, terminals: BorrowedFd<'_>) -> io::Result<Self> {
