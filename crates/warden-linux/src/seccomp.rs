@@ -18,7 +18,7 @@ pub struct Instruction {
 }
 
 /// The most instructions that the kernel takes.
-pub const MOST_INSTRUCTIONS: usize = 4096;
+const MOST_INSTRUCTIONS: usize = 4096;
 
 /// Has each system call of this thread, and of what it starts from now on, pass a filter.
 ///

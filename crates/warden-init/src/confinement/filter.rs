@@ -8,6 +8,9 @@ use warden_linux::seccomp::Instruction;
 use super::capabilities::Capabilities;
 use super::numbers::NUMBERS;
 use super::rules::{Answer, Condition, GROUPS};
+use program::{Place, Program, Test};
+
+mod program;
 
 /// A way of calling the kernel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -99,14 +102,6 @@ const NUMBER: u32 = 0;
 const ARCHITECTURE: u32 = 4;
 const ARGUMENTS: u32 = 16;
 
-/// Instructions.
-const LOAD: u16 = 0x20;
-const JUMP: u16 = 0x05;
-const IF_EQUAL: u16 = 0x15;
-const IF_AT_LEAST: u16 = 0x35;
-const IF_ANY_BIT: u16 = 0x45;
-const RETURN: u16 = 0x06;
-
 /// What the filter returns: the verdict, and an errno in its lower half.
 const ALLOW: u32 = 0x7fff_0000;
 const KILL_PROCESS: u32 = 0x8000_0000;
@@ -117,17 +112,15 @@ const ENOSYS: u32 = 38;
 
 /// Makes the filter for programs that can have these capabilities.
 pub fn compile(architectures: &[Architecture], capabilities: Capabilities) -> Vec<Instruction> {
-    let mut filter = vec![load(ARCHITECTURE)];
-    for architecture in architectures {
-        filter.push(jump_if(IF_EQUAL, architecture.audit_number(), 1, 0));
-        let around = filter.len();
-        filter.push(jump(0));
-        filter.push(load(NUMBER));
-        tree(&ranges(*architecture, capabilities), &mut filter);
-        filter[around] = jump(filter.len() - around - 1);
+    let mut program = Program::default();
+    let mut others = program.verdict(KILL_PROCESS);
+    for architecture in architectures.iter().rev() {
+        let tree = tree(&ranges(*architecture, capabilities), &mut program);
+        let calls = program.load(NUMBER, tree);
+        others = program.branch(Test::Equal(architecture.audit_number()), calls, others);
     }
-    filter.push(answer(KILL_PROCESS));
-    filter
+    program.load(ARCHITECTURE, others);
+    program.finish()
 }
 
 /// From which number on which answer is given, in ascending order; the first is for 0.
@@ -155,77 +148,45 @@ fn ranges(architecture: Architecture, capabilities: Capabilities) -> Vec<(u32, A
 }
 
 /// Writes a binary search over the ranges.
-fn tree(ranges: &[(u32, Answer)], filter: &mut Vec<Instruction>) {
+fn tree(ranges: &[(u32, Answer)], program: &mut Program) -> Place {
     let (lower, upper) = ranges.split_at(ranges.len() / 2);
     match upper.first() {
-        None => filter.push(answer(ABSENT)),
-        Some((_, answer)) if lower.is_empty() => filter.extend(leaf(*answer)),
+        None => program.verdict(ABSENT),
+        Some((_, answer)) if lower.is_empty() => leaf(*answer, program),
         Some((first, _)) => {
-            let at = filter.len();
-            filter.push(jump(0));
-            tree(lower, filter);
-            let over = filter.len() - at - 1;
-            match u8::try_from(over) {
-                Ok(short) => filter[at] = jump_if(IF_AT_LEAST, *first, short, 0),
-                // A condition jumps over 255 instructions at most.
-                Err(_) => {
-                    filter[at] = jump_if(IF_AT_LEAST, *first, 0, 1);
-                    filter.insert(at + 1, jump(over));
-                }
-            }
-            tree(upper, filter);
+            let if_true = tree(upper, program);
+            let if_false = tree(lower, program);
+            program.branch(Test::AtLeast(*first), if_true, if_false)
         }
     }
 }
 
-fn leaf(given: Answer) -> Vec<Instruction> {
+fn leaf(given: Answer, program: &mut Program) -> Place {
     match given {
-        Answer::Allow => vec![answer(ALLOW)],
-        Answer::AllowIf(condition) => check(condition),
-        Answer::Absent => vec![answer(ABSENT)],
+        Answer::Allow => program.verdict(ALLOW),
+        Answer::AllowIf(condition) => check(condition, program),
+        Answer::Absent => program.verdict(ABSENT),
         // Of these none is left once the capabilities are known.
-        Answer::Refuse | Answer::Needs(_) | Answer::Unless(..) => vec![answer(REFUSE)],
+        Answer::Refuse | Answer::Needs(_) | Answer::Unless(..) => program.verdict(REFUSE),
     }
 }
 
-fn check(condition: Condition) -> Vec<Instruction> {
-    let equal = |argument: u8, values: &[u32], found: u32, else_: u32| {
-        let mut all = vec![load_argument(argument)];
-        for value in values {
-            all.extend([jump_if(IF_EQUAL, *value, 0, 1), answer(found)]);
-        }
-        all.push(answer(else_));
-        all
-    };
-    match condition {
-        Condition::In { argument, values } => equal(argument, values, ALLOW, REFUSE),
-        Condition::NotIn { argument, values } => equal(argument, values, REFUSE, ALLOW),
+fn check(condition: Condition, program: &mut Program) -> Place {
+    let [refuse, allow] = [REFUSE, ALLOW].map(|verdict| program.verdict(verdict));
+    let (argument, first) = match condition {
+        Condition::In { argument, values } => (argument, any_of(values, allow, refuse, program)),
+        Condition::NotIn { argument, values } => (argument, any_of(values, refuse, allow, program)),
         Condition::Without { argument, bits } => {
-            vec![load_argument(argument), jump_if(IF_ANY_BIT, bits, 0, 1), answer(REFUSE), answer(ALLOW)]
+            (argument, program.branch(Test::AnyBit(bits), refuse, allow))
         }
-    }
+    };
+    // Its lower half: these machines are little-endian.
+    program.load(ARGUMENTS + 8 * u32::from(argument), first)
 }
 
-/// The lower half of an argument: these machines are little-endian.
-fn load_argument(argument: u8) -> Instruction {
-    load(ARGUMENTS + 8 * u32::from(argument))
-}
-
-fn load(offset: u32) -> Instruction {
-    Instruction { code: LOAD, if_true: 0, if_false: 0, operand: offset }
-}
-
-fn jump(over: usize) -> Instruction {
-    // More than the kernel takes anyway does not fit.
-    Instruction { code: JUMP, if_true: 0, if_false: 0, operand: u32::try_from(over).unwrap_or(u32::MAX) }
-}
-
-fn jump_if(code: u16, operand: u32, if_true: u8, if_false: u8) -> Instruction {
-    Instruction { code, if_true, if_false, operand }
-}
-
-fn answer(verdict: u32) -> Instruction {
-    Instruction { code: RETURN, if_true: 0, if_false: 0, operand: verdict }
+/// Compares with each of the values.
+fn any_of(values: &[u32], if_found: Place, if_not: Place, program: &mut Program) -> Place {
+    values.iter().rev().fold(if_not, |next, value| program.branch(Test::Equal(*value), if_found, next))
 }
 
 #[cfg(test)]
