@@ -50,6 +50,7 @@ pub(crate) struct Cgroups {
     lock: File,
     /// Whether no other daemon can use it.
     alone: AtomicBool,
+    devices: devices::Program,
 }
 
 impl Cgroups {
@@ -68,7 +69,7 @@ impl Cgroups {
         }
         let first = hierarchies.first().map(|hierarchy| hierarchy.mount.join(&parent)).unwrap_or_default();
         let (lock, alone) = lock_directory(&first).context(|| format!("locking {}", first.display()))?;
-        Ok(Self { hierarchies, parent, lock, alone: AtomicBool::new(alone) })
+        Ok(Self::new(hierarchies, parent, lock, alone))
     }
 
     /// Looks at the groups below a parent, and makes nothing; none where there is no parent.
@@ -78,12 +79,19 @@ impl Cgroups {
             return Ok(None);
         };
         match lock_directory(&first) {
-            Ok((lock, alone)) => {
-                let (parent, alone) = (PathBuf::from(parent), AtomicBool::new(alone));
-                Ok(Some(Self { hierarchies, parent, lock, alone }))
-            }
+            Ok((lock, alone)) => Ok(Some(Self::new(hierarchies, parent.into(), lock, alone))),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(error) => Err(error).context(|| format!("locking {}", first.display())),
+        }
+    }
+
+    fn new(hierarchies: Vec<Hierarchy>, parent: PathBuf, lock: File, alone: bool) -> Self {
+        Self {
+            hierarchies,
+            parent,
+            lock,
+            alone: AtomicBool::new(alone),
+            devices: devices::Program::default(),
         }
     }
 
@@ -144,7 +152,7 @@ impl Cgroups {
     fn confine(&self, hierarchy: &Hierarchy, directory: &Path, all_devices: bool) -> Result<(), Error> {
         match hierarchy.version {
             Version::V1 if hierarchy.has("devices") => devices::allow_v1(directory, all_devices),
-            Version::V2 if self.with("devices").is_none() => devices::allow_v2(directory, all_devices),
+            Version::V2 if !all_devices && self.with("devices").is_none() => self.devices.allow(directory),
             Version::V1 | Version::V2 => Ok(()),
         }
     }

@@ -3,7 +3,7 @@
 
 use std::io;
 use std::mem::offset_of;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
 /// A character device, or all of one major number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -129,17 +129,26 @@ struct Attach {
     flags: u32,
 }
 
-/// Lets the processes of a cgroup and of those below it use these devices, make nodes of them, and use no others.
-pub fn confine_devices(cgroup: BorrowedFd<'_>, allowed: &[Device]) -> io::Result<()> {
-    let program = load(&assemble(allowed))?;
-    let attributes = Attach {
-        target: cgroup.as_raw_fd() as u32,
-        program: program.as_fd().as_raw_fd() as u32,
-        kind: BPF_CGROUP_DEVICE,
-        flags: BPF_F_ALLOW_MULTI,
-    };
-    // The cgroup keeps the program when our descriptor is closed.
-    bpf(BPF_PROG_ATTACH, &attributes).map(drop)
+/// A program that lets processes use some devices, make nodes of them, and use no others; one serves many cgroups.
+#[derive(Debug)]
+pub struct DeviceProgram(OwnedFd);
+
+impl DeviceProgram {
+    /// Has the kernel check and keep the program for these devices.
+    pub fn load(allowed: &[Device]) -> io::Result<Self> {
+        load(&assemble(allowed)).map(Self)
+    }
+
+    /// Confines the processes of a cgroup and of those below it. The cgroup keeps the program.
+    pub fn attach(&self, cgroup: BorrowedFd<'_>) -> io::Result<()> {
+        let attributes = Attach {
+            target: cgroup.as_raw_fd() as u32,
+            program: self.0.as_raw_fd() as u32,
+            kind: BPF_CGROUP_DEVICE,
+            flags: BPF_F_ALLOW_MULTI,
+        };
+        bpf(BPF_PROG_ATTACH, &attributes).map(drop)
+    }
 }
 
 fn load(program: &[Instruction]) -> io::Result<OwnedFd> {
@@ -169,6 +178,8 @@ fn bpf<T>(command: libc::c_long, attributes: &T) -> io::Result<libc::c_long> {
 
 #[cfg(test)]
 mod tests {
+    use std::os::fd::AsFd;
+
     use super::*;
 
     /// Runs a program as the kernel would.
@@ -216,6 +227,6 @@ mod tests {
     #[test]
     fn a_directory_that_is_no_cgroup_is_refused() {
         let directory = std::fs::File::open("/").unwrap();
-        assert!(confine_devices(directory.as_fd(), &[]).is_err());
+        assert!(DeviceProgram::load(&[]).unwrap().attach(directory.as_fd()).is_err());
     }
 }

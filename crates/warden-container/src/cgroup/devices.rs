@@ -1,11 +1,12 @@
 //! Which devices a container may use: a controller of version 1, a program on version 2.
 
 use std::fs::{File, OpenOptions};
-use std::io::Write;
+use std::io::{self, Write};
 use std::os::fd::AsFd;
 use std::path::Path;
+use std::sync::OnceLock;
 
-use warden_linux::bpf::{self, Device};
+use warden_linux::bpf::{Device, DeviceProgram};
 
 use crate::error::{Context, Error};
 
@@ -49,13 +50,23 @@ pub(super) fn rules_v1(all: bool) -> Vec<String> {
     DEVICES.map(rule).to_vec()
 }
 
-/// The same. The builder is born in the group and makes the nodes of /dev there, so nodes of listed devices, which
-/// give nobody more than the list does, may be made; in a user namespace nobody can.
-pub(super) fn allow_v2(directory: &Path, all: bool) -> Result<(), Error> {
-    if all {
-        return Ok(());
+/// The same for version 2, by a program that is the same for all containers; it is loaded for the first of them.
+#[derive(Debug, Default)]
+pub(super) struct Program(OnceLock<DeviceProgram>);
+
+impl Program {
+    /// Denies every device but the listed ones. The builder is born in the group and makes the nodes of /dev there, so nodes
+    /// of listed devices, which give nobody more than the list does, may be made; in a user namespace nobody can.
+    pub(super) fn allow(&self, directory: &Path) -> Result<(), Error> {
+        let attach = || self.program()?.attach(File::open(directory)?.as_fd());
+        attach().context(|| format!("attaching the program of the devices to {}", directory.display()))
     }
-    let allowed = DEVICES.map(|(major, minor)| Device { major, minor });
-    let attach = || bpf::confine_devices(File::open(directory)?.as_fd(), &allowed);
-    attach().context(|| format!("attaching the program of the devices to {}", directory.display()))
+
+    fn program(&self) -> io::Result<&DeviceProgram> {
+        if let Some(program) = self.0.get() {
+            return Ok(program);
+        }
+        let loaded = DeviceProgram::load(&DEVICES.map(|(major, minor)| Device { major, minor }))?;
+        Ok(self.0.get_or_init(|| loaded))
+    }
 }
