@@ -107,6 +107,22 @@ pub fn peak_memory(pid: i32) -> u64 {
     field.split(' ').next().unwrap().parse().unwrap()
 }
 
+/// The memory that a process has written to and shares with nobody, in KiB.
+pub fn private_memory(pid: i32) -> u64 {
+    let maps = fs::read_to_string(format!("/proc/{pid}/smaps")).expect("the process is alive");
+    let (mut writable, mut sum) = (false, 0);
+    for line in maps.lines() {
+        let words: Vec<&str> = line.split_ascii_whitespace().collect();
+        match words.as_slice() {
+            // A program's own pages count as written, too, until its file is on the disk.
+            [range, permissions, ..] if range.contains('-') => writable = permissions.contains('w'),
+            ["Private_Dirty:", size, "kB"] if writable => sum += size.parse::<u64>().unwrap(),
+            _ => {}
+        }
+    }
+    sum
+}
+
 /// The parent of a process.
 pub fn parent_of(pid: i32) -> Option<i32> {
     status_field(pid, "PPid")?.parse().ok()

@@ -88,6 +88,7 @@ pub(crate) fn supervise(path: &Path, origin: Origin, control: Option<PacketSocke
         Origin::Built => start_init(&spec, directory, &layout, &mut supervisor),
         Origin::Adopted => adopt_init(&layout, &mut supervisor),
     };
+    drop(spec);
     match result {
         Ok(()) => {
             process::trim_heap();

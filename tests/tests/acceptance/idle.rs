@@ -1,4 +1,4 @@
-//! What containers cost in which nothing happens: descriptors are counted, and what wakes a process.
+//! What containers cost in which nothing happens: descriptors are counted, pages, and what wakes a process.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -50,4 +50,16 @@ fn an_idle_container_is_at_most_four_descriptors_and_wakes_nobody() {
         let later = waits(&daemon);
         earlier.iter().all(|(thread, count)| later.get(thread).is_none_or(|now| now == count))
     });
+}
+
+#[test]
+fn an_idle_container_has_some_twenty_pages_of_its_own() {
+    let daemon = Daemon::own();
+    daemon.connect().create();
+    let of_containers = |process: &kernel::Process| process.pid != daemon.fork_server();
+    let processes: Vec<_> = daemon.helpers().into_iter().filter(of_containers).collect();
+    assert_eq!(processes.len(), 2, "iomux and wshd: {processes:?}");
+    // 76 KiB; heaps that keep what is free would add 28.
+    let private: u64 = processes.iter().map(|process| kernel::private_memory(process.pid)).sum();
+    assert!((4..=88).contains(&private), "{private} KiB");
 }
