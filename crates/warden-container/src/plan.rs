@@ -16,15 +16,6 @@ use crate::settings::Addresses;
 /// The unprivileged user of every container.
 pub(crate) const USER: &str = "vcap";
 
-/// What the inside sees as its mounts, without the sources that the host knows.
-const MTAB: &str = "\
-overlay / overlay rw 0 0
-proc /proc proc rw,nosuid,nodev,noexec 0 0
-sysfs /sys sysfs ro,nosuid,nodev,noexec 0 0
-tmpfs /dev tmpfs rw,nosuid 0 0
-devpts /dev/pts devpts rw,nosuid,noexec 0 0
-";
-
 /// What goes into the spec of one container.
 pub(crate) struct Plan<'a> {
     pub(crate) id: Id,
@@ -78,7 +69,6 @@ impl Plan<'_> {
             ("/etc/hostname", format!("{}\n", self.id).into_bytes()),
             ("/etc/hosts", hosts.into_bytes()),
             ("/etc/resolv.conf", resolv_conf),
-            ("/etc/mtab", MTAB.as_bytes().to_vec()),
         ]
         .map(|(path, content)| InsideFile { path: path.into(), mode: 0o644, content: ByteString(content) })
         .into()
@@ -167,7 +157,6 @@ mod tests {
         assert_eq!(file(&spec, "/etc/hostname"), "0123456789a\n");
         assert_eq!(file(&spec, "/etc/hosts"), "127.0.0.1 localhost\n10.254.0.2 0123456789a\n");
         assert_eq!(file(&spec, "/etc/resolv.conf"), "nameserver 1.1.1.1\nsearch x\n");
-        assert!(!file(&spec, "/etc/mtab").contains("depot"));
         let text = serde_json::to_string(&spec).unwrap();
         assert_eq!(serde_json::from_str::<Spec>(&text).unwrap(), spec);
     }

@@ -199,19 +199,25 @@ fn links_of_an_image_lead_nowhere_but_into_the_container() {
         fs::create_dir(trap(directory)).unwrap();
         fs::write(trap(directory).join("victim"), "unharmed").unwrap();
         let lower = spec.root.lower.as_path();
-        symlink(trap(directory).join("victim"), lower.join("etc/mtab")).unwrap();
+        for name in ["etc/known", "etc/mtab"] {
+            symlink(trap(directory).join("victim"), lower.join(name)).unwrap();
+        }
         symlink(trap(directory), lower.join("srv")).unwrap();
         symlink("/var", lower.join("inside")).unwrap();
         fs::remove_dir(lower.join("home")).unwrap();
         symlink("../../../../../../../../var", lower.join("home")).unwrap();
         let file = |path: &str| InsideFile { path: path.into(), mode: 0o640, content: "new\n".into() };
-        spec.files.extend([file("/etc/mtab"), file("/inside/deep/file")]);
+        spec.files.extend([file("/etc/known"), file("/inside/deep/file")]);
         spec.binds.push(bind(directory.join("lower"), "/inside/bound", false));
     });
     let outcome = container.run_as_root(
-        "cat /etc/mtab /var/deep/file; ls /var/bound/etc/passwd; stat -c %a /etc/mtab; ls -d /var/vcap",
+        "cat /etc/known /var/deep/file; ls /var/bound/etc/passwd; stat -c %a /etc/known; ls -d /var/vcap; readlink /etc/mtab",
     );
-    assert_eq!(outcome.stdout, "new\nnew\n/var/bound/etc/passwd\n640\n/var/vcap\n", "{}", outcome.stderr);
+    assert_eq!(
+        outcome.stdout, "new\nnew\n/var/bound/etc/passwd\n640\n/var/vcap\n/proc/self/mounts\n",
+        "{}",
+        outcome.stderr
+    );
     assert_eq!(fs::read_dir(trap(container.directory.path())).unwrap().count(), 1);
     assert_eq!(fs::read_to_string(trap(container.directory.path()).join("victim")).unwrap(), "unharmed");
 }

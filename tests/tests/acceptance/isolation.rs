@@ -161,7 +161,7 @@ fn mounts_inside_tell_nothing_of_the_host_s_paths() {
         let table = client.text(&handle, format!("cat {file}"));
         assert!(!table.contains(daemon.mark()), "{file}: {table}");
     }
-    let mounts = client.text(&handle, "cut -d' ' -f2 /proc/self/mounts");
+    let mounts = client.text(&handle, "cut -d' ' -f2 /etc/mtab");
     for expected in ["/", "/proc", "/sys", "/dev", "/dev/pts"] {
         assert!(mounts.lines().any(|mount| mount == expected), "{expected}: {mounts}");
     }

@@ -9,7 +9,8 @@ use std::io;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt, lchown};
 use std::path::{Component, Path, PathBuf};
 
-use super::inside::write_file;
+use super::inside::{write_file, write_link};
+use super::plan::Link;
 use crate::accounts;
 use crate::byte_string::ByteString;
 use crate::spec::{InsideFile, User};
@@ -36,10 +37,10 @@ impl From<io::Error> for Obstacle {
 }
 
 impl Layers<'_> {
-    /// Writes the files, and the user with its group and home. Gives whether the image lets them be there; if not, the layer
-    /// is empty.
-    pub(super) fn fill(&self, files: &[InsideFile], user: &User) -> io::Result<bool> {
-        match self.try_to_fill(files, user) {
+    /// Writes the files and the link, and the user with its group and home. Gives whether the image lets them be there; if
+    /// not, the layer is empty.
+    pub(super) fn fill(&self, files: &[InsideFile], link: Link, user: &User) -> io::Result<bool> {
+        match self.try_to_fill(files, link, user) {
             Ok(()) => Ok(true),
             Err(Obstacle::Failed(error)) => Err(error),
             Err(Obstacle::Image) => {
@@ -51,8 +52,9 @@ impl Layers<'_> {
         }
     }
 
-    fn try_to_fill(&self, files: &[InsideFile], user: &User) -> Result<(), Obstacle> {
+    fn try_to_fill(&self, files: &[InsideFile], link: Link, user: &User) -> Result<(), Obstacle> {
         files.iter().try_for_each(|file| self.write(file))?;
+        write_link(&self.place(Path::new(link.path))?, link.target)?;
         let [passwd, group] = ["etc/passwd", "etc/group"].map(|path| accounts::read(&self.image.join(path)));
         let change = accounts::with_user(&passwd?, user);
         if change.previous.is_some() {
@@ -69,12 +71,16 @@ impl Layers<'_> {
     }
 
     fn write(&self, file: &InsideFile) -> Result<(), Obstacle> {
-        let path = file.path.as_path();
-        let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
-            return Err(Obstacle::Image);
-        };
-        let path = self.directory(parent)?.join(name).into_os_string();
-        Ok(write_file(&InsideFile { path: ByteString::from(Path::new(&path)), ..file.clone() })?)
+        let path = self.place(file.path.as_path())?;
+        Ok(write_file(&InsideFile { path: ByteString::from(path), ..file.clone() })?)
+    }
+
+    /// Where something is in the layer, in a directory that is there.
+    fn place(&self, path: &Path) -> Result<PathBuf, Obstacle> {
+        match (path.parent(), path.file_name()) {
+            (Some(parent), Some(name)) => Ok(self.directory(parent)?.join(name)),
+            _ => Err(Obstacle::Image),
+        }
     }
 
     /// Makes sure of a directory, with those above it, as the image has them; gives where it is.
@@ -113,6 +119,7 @@ mod tests {
 
     use super::*;
 
+    const LINK: Link = Link { path: "/etc/mtab", target: "/proc/self/mounts" };
     const PASSWD: &str = "root:x:0:0:root:/root:/bin/bash\n";
 
     /// An image with an /etc, and the layers of a container made from it.
@@ -143,7 +150,7 @@ mod tests {
             // Who is not root can give files to nobody but itself.
             let id = fs::metadata(self.0.path()).unwrap().uid();
             let user = User { name: "vcap".into(), id };
-            layers.fill(&[file("/etc/hosts"), file("/etc/deep/er")], &user).unwrap()
+            layers.fill(&[file("/etc/hosts"), file("/etc/deep/er")], LINK, &user).unwrap()
         }
 
         fn is_empty(&self) -> bool {
@@ -158,6 +165,7 @@ mod tests {
         let mode = |path: &str| fs::metadata(world.generated(path)).unwrap().mode() & 0o7777;
         assert_eq!((mode("etc"), mode("etc/deep"), mode("etc/hosts")), (0o751, 0o755, 0o640));
         assert_eq!(fs::read(world.generated("etc/deep/er")).unwrap(), b"x");
+        assert_eq!(fs::read_link(world.generated("etc/mtab")).unwrap(), Path::new("/proc/self/mounts"));
         let passwd = fs::read_to_string(world.generated("etc/passwd")).unwrap();
         assert!(passwd.starts_with(PASSWD) && passwd.contains("vcap:"), "{passwd}");
         assert!(fs::read_to_string(world.generated("etc/group")).unwrap().contains("vcap:"));
@@ -190,6 +198,6 @@ mod tests {
         symlink("/etc/passwd", world.image("etc/passwd")).unwrap();
         let layers = Layers { image: &world.image(""), generated: &world.generated("") };
         let user = User { name: "vcap".into(), id: 0 };
-        assert!(layers.fill(&[], &user).is_err());
+        assert!(layers.fill(&[], LINK, &user).is_err());
     }
 }

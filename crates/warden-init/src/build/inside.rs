@@ -5,7 +5,7 @@ use std::ffi::CStr;
 use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
 use std::io::{self, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt, symlink};
 use std::path::Path;
 
 use warden_linux::mount::{self, MountFlags};
@@ -13,7 +13,7 @@ use warden_linux::{file, namespace, process};
 
 use super::SetupError;
 use super::generated::Layers;
-use super::plan::{Create, Inside};
+use super::plan::{Create, Inside, Link};
 use crate::accounts::{self, Identity};
 use crate::spec::{InsideFile, User};
 
@@ -43,9 +43,9 @@ pub(super) fn go_on(steps: &[Inside], progress: &mut Progress) -> Result<(), Set
 fn carry_out_one(step: &Inside, progress: &mut Progress) -> io::Result<()> {
     match step {
         Inside::BecomeRoot => become_root(),
-        Inside::Generate { files, user } => {
+        Inside::Generate { files, link, user } => {
             let layers = Layers { image: Path::new("lower"), generated: Path::new("generated") };
-            progress.generated = layers.fill(files, user)?;
+            progress.generated = layers.fill(files, *link, user)?;
             Ok(())
         }
         Inside::MountRoot { options } => mount_root(options),
@@ -59,7 +59,7 @@ fn carry_out_one(step: &Inside, progress: &mut Progress) -> io::Result<()> {
         }
         Inside::Pivot => mount::pivot_into(Path::new("root")),
         Inside::SetHostname(name) => namespace::set_hostname(name.as_bytes()),
-        Inside::MakeUser(_) | Inside::WriteFile(_) if progress.generated => Ok(()),
+        Inside::MakeUser(_) | Inside::WriteFile(_) | Inside::WriteLink(_) if progress.generated => Ok(()),
         Inside::MakeUser(user) => make_user(user),
         Inside::MakeDirectory { path, mode } => make_directory(Path::new(path), *mode),
         Inside::Attach { name, path, follow } => match progress.detached.remove(name) {
@@ -69,8 +69,9 @@ fn carry_out_one(step: &Inside, progress: &mut Progress) -> io::Result<()> {
         Inside::Cover { path, by } => cover(Path::new(path), Path::new(by)),
         Inside::Protect { path } => protect(Path::new(path)),
         Inside::Lock { paths } => super::lock::lock(&paths.map(Path::new)),
-        Inside::Link { path, target } => std::os::unix::fs::symlink(target, path),
+        Inside::Link(Link { path, target }) => symlink(target, path),
         Inside::WriteFile(file) => write_file(file),
+        Inside::WriteLink(link) => write_link(Path::new(link.path), link.target),
     }
 }
 
@@ -139,19 +140,29 @@ fn make_directory(path: &Path, mode: u32) -> io::Result<()> {
 pub(super) fn write_file(file: &InsideFile) -> io::Result<()> {
     let path = file.path.as_path();
     let open = || OpenOptions::new().write(true).create_new(true).mode(0o600).open(path);
-    let mut opened = match open() {
+    let mut opened = make_room(path, open)?;
+    opened.write_all(&file.content.0)?;
+    opened.set_permissions(Permissions::from_mode(file.mode))
+}
+
+/// Makes a symbolic link anew, as [`write_file`] does a file.
+pub(super) fn write_link(path: &Path, target: &str) -> io::Result<()> {
+    make_room(path, || symlink(target, path))
+}
+
+/// Makes something at a path, with the directories above it and without what is there.
+fn make_room<T>(path: &Path, make: impl Fn() -> io::Result<T>) -> io::Result<T> {
+    match make() {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
             fs::remove_file(path)?;
-            open()?
+            make()
         }
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             fs::create_dir_all(path.parent().unwrap_or(Path::new("/")))?;
-            open()?
+            make()
         }
-        other => other?,
-    };
-    opened.write_all(&file.content.0)?;
-    opened.set_permissions(Permissions::from_mode(file.mode))
+        other => other,
+    }
 }
 
 /// Makes sure that the user and its group exist with the stated id, and that its home and its files are its own.

@@ -20,14 +20,26 @@ const DEVICES: [(&str, u32, u32); 7] = [
     ("fuse", 10, 229),
 ];
 
-/// Symbolic links of /dev, as (path, target).
-const DEVICE_LINKS: [(&str, &str); 5] = [
-    ("/dev/fd", "/proc/self/fd"),
-    ("/dev/stdin", "/proc/self/fd/0"),
-    ("/dev/stdout", "/proc/self/fd/1"),
-    ("/dev/stderr", "/proc/self/fd/2"),
-    ("/dev/ptmx", "pts/ptmx"),
+/// Symbolic links of /dev.
+const DEVICE_LINKS: [Link; 5] = [
+    Link { path: "/dev/fd", target: "/proc/self/fd" },
+    Link { path: "/dev/stdin", target: "/proc/self/fd/0" },
+    Link { path: "/dev/stdout", target: "/proc/self/fd/1" },
+    Link { path: "/dev/stderr", target: "/proc/self/fd/2" },
+    Link { path: "/dev/ptmx", target: "pts/ptmx" },
 ];
+
+/// The mount table where old programs look for it.
+const MOUNT_TABLE: Link = Link { path: "/etc/mtab", target: "/proc/self/mounts" };
+
+/// A symbolic link.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Link {
+    /// Its path.
+    pub path: &'static str,
+    /// What it holds.
+    pub target: &'static str,
+}
 
 /// All steps to a container.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -95,11 +107,13 @@ pub struct Stage {
 pub enum Inside {
     /// Takes the ids of the container's root, and a session of its own.
     BecomeRoot,
-    /// Writes the files and the user into the layer between the image's and the writable one, where the image lets them be
-    /// there; then the steps that write them later do nothing.
+    /// Writes the files, the link and the user into the layer between the image's and the writable one, where the image lets
+    /// them be there; then the steps that write them later do nothing.
     Generate {
         /// The files.
         files: Vec<InsideFile>,
+        /// The link.
+        link: Link,
         /// The user.
         user: User,
     },
@@ -157,14 +171,11 @@ pub enum Inside {
         paths: [&'static str; 2],
     },
     /// Makes a symbolic link.
-    Link {
-        /// Its path.
-        path: &'static str,
-        /// What it holds.
-        target: &'static str,
-    },
+    Link(Link),
     /// Writes a file, in the place of what was there.
     WriteFile(InsideFile),
+    /// Makes a symbolic link, in the place of what was there.
+    WriteLink(Link),
 }
 
 /// A file system of the container's own.
@@ -345,7 +356,7 @@ fn outside(spec: &Spec, directory: &Path, staged: &[Staged]) -> Vec<Outside> {
 fn inside(spec: &Spec, staged: &[Staged]) -> Vec<Inside> {
     let mut steps = vec![
         Inside::BecomeRoot,
-        Inside::Generate { files: spec.files.clone(), user: spec.user.clone() },
+        Inside::Generate { files: spec.files.clone(), link: MOUNT_TABLE, user: spec.user.clone() },
         Inside::MountRoot { options: overlay_options(spec) },
     ];
     // Made while the host's own are still in sight: in a user namespace the kernel grants a new proc or sysfs only to
@@ -359,12 +370,13 @@ fn inside(spec: &Spec, staged: &[Staged]) -> Vec<Inside> {
     steps.push(Inside::Pivot);
     steps.push(Inside::SetHostname(spec.id.clone()));
     steps.extend(write_files(spec));
+    steps.push(Inside::WriteLink(MOUNT_TABLE));
     steps.push(Inside::MakeUser(spec.user.clone()));
     let place =
         |name: &str, path: &str| Inside::Attach { name: name.into(), path: path.into(), follow: false };
     steps.extend([place("proc", "/proc"), place("sys", "/sys"), place("dev", "/dev")]);
     steps.extend([place("pts", "/dev/pts"), Inside::MakeDirectory { path: "/dev/shm", mode: 0o1777 }]);
-    steps.extend(DEVICE_LINKS.map(|(path, target)| Inside::Link { path, target }));
+    steps.extend(DEVICE_LINKS.map(Inside::Link));
     if spec.confinement.read_only_paths {
         steps.extend(paths::READ_ONLY.map(|path| Inside::Protect { path }));
     }
@@ -466,7 +478,7 @@ impl Inside {
             Self::Cover { .. } => "cover",
             Self::Protect { .. } => "make read-only",
             Self::Lock { .. } => "lock",
-            Self::Link { .. } => "make the link",
+            Self::Link(_) | Self::WriteLink(_) => "make the link",
             Self::WriteFile(_) => "write",
         }
     }
@@ -484,7 +496,8 @@ impl Inside {
             Self::MakeDirectory { path, .. }
             | Self::Cover { path, .. }
             | Self::Protect { path }
-            | Self::Link { path, .. } => (*path).into(),
+            | Self::Link(Link { path, .. })
+            | Self::WriteLink(Link { path, .. }) => (*path).into(),
             Self::Lock { paths } => paths.join(" and ").as_str().into(),
             Self::Attach { path, .. } => path.as_path().into(),
             Self::WriteFile(file) => file.path.clone(),

@@ -21,7 +21,7 @@ fn spec() -> Spec {
             system: vec![bind("/usr", "/usr", true)],
         },
         binds: vec![bind("/ro", "/inside/ro", false), bind("/rw", "/inside/rw", true)],
-        files: vec![InsideFile { path: "/etc/mtab".into(), mode: 0o644, content: "".into() }],
+        files: vec![InsideFile { path: "/etc/hosts".into(), mode: 0o644, content: "".into() }],
         user: User { name: "vcap".into(), id: 10_000 },
         confinement: Confinement::FULL,
     }
@@ -120,14 +120,15 @@ fn files_are_written_before_any_mount_could_take_them() {
     let plan = plan(&spec());
     let written = position(&plan, |step| matches!(step, Inside::WriteFile(_)));
     let user = position(&plan, |step| matches!(step, Inside::MakeUser(_)));
+    let linked = position(&plan, |step| matches!(step, Inside::WriteLink(_)));
     let mounted = position(&plan, |step| matches!(step, Inside::Attach { .. }));
-    assert!(written < user && user < mounted);
+    assert!(written < user && user.max(linked) < mounted);
 }
 
 #[test]
 fn files_are_generated_before_the_layers_are_one_and_again_where_they_were_not() {
     let plan = plan(&spec());
-    let Inside::Generate { files, user } = &plan.inside[1] else { panic!("{:?}", plan.inside) };
+    let Inside::Generate { files, link, user } = &plan.inside[1] else { panic!("{:?}", plan.inside) };
     assert!(matches!(plan.inside[2], Inside::MountRoot { .. }));
     assert!(plan.outside.contains(&Outside::Give { name: "generated", owner: 1 << 20 }));
     let later = plan.inside.iter().filter_map(|step| match step {
@@ -135,6 +136,7 @@ fn files_are_generated_before_the_layers_are_one_and_again_where_they_were_not()
         _ => None,
     });
     assert_eq!(files.iter().collect::<Vec<_>>(), later.collect::<Vec<_>>());
+    assert!(plan.inside.contains(&Inside::WriteLink(*link)));
     assert!(plan.inside.contains(&Inside::MakeUser(user.clone())));
 }
 
