@@ -12,7 +12,7 @@ use rustix::process::{Pid, WaitOptions};
 use warden_init::confinement::Confinement;
 use warden_linux::limit::{self, Limit};
 use warden_linux::socket::{Packet, PacketSocket};
-use warden_linux::spawn::{self, Program};
+use warden_linux::spawn::{self, Memory, Program};
 use warden_linux::{file, process};
 
 /// The user of the scripts.
@@ -118,5 +118,5 @@ fn start(stdio: [BorrowedFd<'_>; 3]) -> Result<i32> {
         limits: &limits,
         umask: 0o022,
     };
-    Ok(spawn::spawn(&program)?)
+    Ok(spawn::spawn(&program, Memory::Borrowed)?)
 }

@@ -53,7 +53,7 @@ mod tests {
     use std::os::unix::fs::MetadataExt;
 
     use warden_linux::process;
-    use warden_linux::spawn::{Program, spawn};
+    use warden_linux::spawn::{Memory, Program, spawn};
 
     use super::*;
 
@@ -65,7 +65,7 @@ mod tests {
         let null = File::open("/dev/null").unwrap();
         let identity = std::fs::metadata("/proc/self").unwrap();
         // Memory that a child still borrows when its maker goes on would have the two take each other's score.
-        for _ in 0..20 {
+        for memory in [Memory::Borrowed, Memory::Copied].repeat(10) {
             let mut out = tempfile::tempfile().unwrap();
             let arguments = [c"/bin/cat", c"/proc/self/oom_score_adj"].map(Into::into);
             let program = Program {
@@ -82,7 +82,7 @@ mod tests {
                 limits: &[],
                 umask: 0o22,
             };
-            let pid = score.lend(|| spawn(&program)).unwrap();
+            let pid = score.lend(|| spawn(&program, memory)).unwrap();
             let pidfd = process::open_pidfd(pid).unwrap();
             process::wait(pidfd.as_fd()).unwrap();
             let mut text = String::new();

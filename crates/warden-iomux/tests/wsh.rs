@@ -17,7 +17,7 @@ use warden_iomux::message::{Event, ExitCause, Request};
 use warden_linux::epoll::{Epoll, Interest};
 use warden_linux::process::{self, Ending};
 use warden_linux::socket::PacketSocket;
-use warden_linux::spawn::{self, Program};
+use warden_linux::spawn::{self, Memory, Program};
 use warden_linux::terminal::{self, Pair, Size};
 
 const SIGKILL: i32 = 9;
@@ -49,7 +49,7 @@ impl Operator {
         let socket = container.layout.wshd_socket().into_os_string().into_string().unwrap();
         let words = [program.as_str(), "--socket", &socket].into_iter().chain(words.iter().copied());
         let tty = pair.slave.as_fd();
-        let pid = spawn::spawn(&Program {
+        let program = Program {
             paths: &[CString::new(program.as_str()).unwrap()],
             arguments: &words.map(|word| CString::new(word).unwrap()).collect::<Vec<_>>(),
             environment: &[c"TERM=xterm-color".into(), c"LANG=C.UTF-8".into()],
@@ -62,8 +62,8 @@ impl Operator {
             no_new_privileges: false,
             limits: &[],
             umask: 0o022,
-        })
-        .unwrap();
+        };
+        let pid = spawn::spawn(&program, Memory::Copied).unwrap();
         let pidfd = process::open_pidfd(pid).unwrap();
         Self { pair, pid, pidfd, seen: Vec::new(), modes, waited: false }
     }

@@ -1,8 +1,11 @@
-//! Starting a program the way vfork does: the child borrows this process's memory until it has become the program, so
-//! that a start costs the same however large this process is, and its failures come back as values.
+//! Starting a program, whose failures come back as values.
 //!
-//! vfork itself would not do: from the moment at which the child has its user's id until it is the program, that user's
-//! other processes may stop it (SIGSTOP), and who has called vfork waits for ever.
+//! The way of vfork costs the least: the child borrows this process's memory until it has become the program. But from the
+//! moment at which the child has its user's id until it is the program, that user's other processes may stop it (SIGSTOP),
+//! and who has called vfork waits for ever. Where there may be any, the child gets a copy of the memory.
+//!
+//! To borrow memory without waiting as vfork does is no third way: from then on, each change of this process's score for
+//! running out of memory (oom_score_adj) has the kernel look at all processes of the machine.
 #![allow(unsafe_code)]
 
 use std::ffi::{CStr, CString, c_char, c_int, c_void};
@@ -53,6 +56,15 @@ pub struct Program<'a> {
     pub umask: u32,
 }
 
+/// What the child runs on until it is the program.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Memory {
+    /// This process's, which is suspended meanwhile: for where nobody can stop the child.
+    Borrowed,
+    /// A copy. A child that is stopped is sent on its way, and killed if it is stopped for too long.
+    Copied,
+}
+
 /// What was being done when a start failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[allow(missing_docs, reason = "each is named for its system call")]
@@ -77,45 +89,49 @@ pub struct SpawnError {
     pub source: io::Error,
 }
 
+/// Stages by the number that a child which has a copy of the memory tells.
+const STAGES: [Stage; 8] = [
+    Stage::Clone,
+    Stage::Session,
+    Stage::Descriptors,
+    Stage::Terminal,
+    Stage::Limits,
+    Stage::Ids,
+    Stage::Directory,
+    Stage::Exec,
+];
+
+/// The step that failed, and the kernel's answer.
+type Failed = (Stage, c_int);
+
 /// What the child reads, all of it made before it exists, and where it leaves its failure.
 struct Orders<'a> {
     program: &'a Program<'a>,
     arguments: Vec<*const c_char>,
     environment: Vec<*const c_char>,
-    failure: Option<(Stage, c_int)>,
+    failed: Option<Failed>,
+    /// Where it tells its failure if its memory is a copy.
+    pipe: Option<OwnedFd>,
 }
 
 /// Starts a program as the leader of a new session, without any other descriptor or signal state of this process;
 /// gives its process id.
-pub fn spawn(program: &Program<'_>) -> Result<i32, SpawnError> {
+pub fn spawn(program: &Program<'_>, memory: Memory) -> Result<i32, SpawnError> {
     if program.stdio.iter().any(|fd| fd.as_raw_fd() <= 2) {
         return Err(failure(Stage::Descriptors, libc::EINVAL));
     }
-    let mut orders = Orders {
+    let orders = Orders {
         program,
         arguments: pointers(program.arguments),
         environment: pointers(program.environment),
-        failure: None,
+        failed: None,
+        pipe: None,
     };
-    let (closing, held) = crate::file::pipe().map_err(|source| SpawnError { stage: Stage::Clone, source })?;
-    let mut stack = Vec::<u128>::with_capacity(STACK / size_of::<u128>());
-    let blocked = crate::signal::block_all().map_err(|source| SpawnError { stage: Stage::Clone, source })?;
-    // SAFETY: `await_end` suspends this thread until the child has ended or become a program, so `orders` and `stack`
-    // outlive the child's use of them; the stack's end is aligned as its element; all signals are blocked, so no handler
-    // runs in the child on this memory. `child` calls nothing that allocates, locks or unwinds, and `await_end` nothing
-    // that sets errno, which the two share.
-    let pid = unsafe {
-        let top = stack.as_mut_ptr().add(stack.capacity()).cast::<c_void>();
-        libc::clone(child, top, libc::CLONE_VM | libc::SIGCHLD, (&raw mut orders).cast())
+    let started = match memory {
+        Memory::Borrowed => borrow_memory(orders),
+        Memory::Copied => copy_memory(orders),
     };
-    let error = if pid == -1 { io::Error::last_os_error() } else { io::ErrorKind::Other.into() };
-    drop(held);
-    if let Some(pid) = Pid::from_raw(pid.max(0)) {
-        await_end(pid, &closing);
-    }
-    drop(blocked);
-    match (pid, orders.failure) {
-        (-1, _) => Err(SpawnError { stage: Stage::Clone, source: error }),
+    match started.map_err(|source| SpawnError { stage: Stage::Clone, source })? {
         (pid, None) => Ok(pid),
         (pid, Some((stage, errno))) => {
             // SAFETY: waits for this child alone and stores nothing.
@@ -125,15 +141,49 @@ pub fn spawn(program: &Program<'_>) -> Result<i32, SpawnError> {
     }
 }
 
-/// Waits until the child uses this process's memory no more: exec takes other memory, and an end gives it back, before the
-/// kernel closes its descriptors. While two processes share memory, what one has as its score for running out of it
-/// (oom_score_adj) the other gets too.
-fn await_end(child: Pid, closing: &OwnedFd) {
+fn borrow_memory(mut orders: Orders<'_>) -> io::Result<(i32, Option<Failed>)> {
+    let pid = start(&mut orders, libc::CLONE_VM | libc::CLONE_VFORK)?;
+    Ok((pid, orders.failed))
+}
+
+fn copy_memory(mut orders: Orders<'_>) -> io::Result<(i32, Option<Failed>)> {
+    let (told, pipe) = crate::file::pipe()?;
+    if pipe.as_raw_fd() <= 2 {
+        return Err(io::Error::from_raw_os_error(libc::EINVAL));
+    }
+    orders.pipe = Some(pipe);
+    let pid = start(&mut orders, 0)?;
+    // The end of the pipe is the moment at which the child is the program.
+    drop(orders);
+    Ok((pid, Pid::from_raw(pid).and_then(|pid| hear(pid, &told))))
+}
+
+fn start(orders: &mut Orders<'_>, flags: c_int) -> io::Result<i32> {
+    let mut stack = Vec::<u128>::with_capacity(STACK / size_of::<u128>());
+    let blocked = crate::signal::block_all()?;
+    // SAFETY: a child that borrows this memory suspends this thread until it has ended or become a program, so `orders` and
+    // `stack` outlive its use of them; the stack's end is aligned as its element; all signals are blocked, so no handler runs
+    // in the child on this memory. `child` calls nothing that allocates, locks or unwinds.
+    let pid = unsafe {
+        let top = stack.as_mut_ptr().add(stack.capacity()).cast::<c_void>();
+        libc::clone(child, top, flags | libc::SIGCHLD, std::ptr::from_mut(orders).cast())
+    };
+    let error = io::Error::last_os_error();
+    drop(blocked);
+    if pid == -1 { Err(error) } else { Ok(pid) }
+}
+
+/// Waits until the child is the program or has ended; gives why it is not. A child that somebody stops is sent on.
+fn hear(child: Pid, told: &OwnedFd) -> Option<Failed> {
     let mut nudges = 0;
     loop {
-        let mut events = [PollFd::new(closing, PollFlags::empty())];
+        let mut events = [PollFd::new(told, PollFlags::IN)];
         if rustix::event::poll(&mut events, Some(&NUDGE)) != Ok(0) && !events[0].revents().is_empty() {
-            return;
+            let mut bytes = [0; size_of::<[c_int; 2]>()];
+            let whole = rustix::io::read(told, &mut bytes) == Ok(bytes.len());
+            let [stage, errno] = bytes.as_chunks().0 else { return None };
+            let stage = STAGES.get(usize::try_from(c_int::from_ne_bytes(*stage)).ok()?)?;
+            return whole.then_some((*stage, c_int::from_ne_bytes(*errno)));
         }
         nudges += 1;
         let signal = if nudges < NUDGES { Signal::CONT } else { Signal::KILL };
@@ -147,11 +197,17 @@ fn failure(stage: Stage, errno: c_int) -> SpawnError {
 
 /// The child's whole life before exec.
 extern "C" fn child(orders: *mut c_void) -> c_int {
-    // SAFETY: the parent passes its `Orders` and waits, so this is the only reference in use.
+    // SAFETY: the parent passes its `Orders` and waits, or they are a copy, so this is the only reference in use.
     let orders = unsafe { &mut *orders.cast::<Orders<'_>>() };
     let Err(stage) = become_program(orders);
-    // SAFETY: errno is a plain thread-local integer, which the child shares with its waiting parent.
-    orders.failure = Some((stage, unsafe { *libc::__errno_location() }));
+    // SAFETY: errno is a plain thread-local integer, which the child may share with its waiting parent.
+    let errno = unsafe { *libc::__errno_location() };
+    orders.failed = Some((stage, errno));
+    if let Some(pipe) = &orders.pipe {
+        let told = [stage as c_int, errno];
+        // SAFETY: the kernel reads two integers. Nobody is left to tell of a failure.
+        unsafe { libc::write(pipe.as_raw_fd(), told.as_ptr().cast(), size_of_val(&told)) };
+    }
     127
 }
 
@@ -256,7 +312,7 @@ mod tests {
 
     use super::*;
 
-    fn run(script: &str, limits: &[Limit]) -> Result<(c_int, String), SpawnError> {
+    fn run(script: &str, limits: &[Limit], memory: Memory) -> Result<(c_int, String), SpawnError> {
         let null = File::open("/dev/null").unwrap();
         let mut out = tempfile::tempfile().unwrap();
         let arguments = [c"/bin/sh", c"-c"].map(CString::from).into_iter();
@@ -266,7 +322,7 @@ mod tests {
         let present = [&missing[..], &[c"/etc/passwd".to_owned(), c"/bin/sh".to_owned()]].concat();
         // SAFETY: these calls only read this process's ids.
         let (user, group) = unsafe { (libc::getuid(), libc::getgid()) };
-        let pid = spawn(&Program {
+        let program = Program {
             paths: if script.is_empty() { &missing } else { &present },
             arguments: &arguments,
             environment: &environment,
@@ -279,7 +335,8 @@ mod tests {
             no_new_privileges: true,
             limits,
             umask: 0o27,
-        })?;
+        };
+        let pid = spawn(&program, memory)?;
         let mut status = 0;
         // SAFETY: `status` lives through the call.
         assert_eq!(unsafe { libc::waitpid(pid, &raw mut status, 0) }, pid);
@@ -289,35 +346,49 @@ mod tests {
         Ok((libc::WEXITSTATUS(status), text))
     }
 
+    const BOTH: [Memory; 2] = [Memory::Borrowed, Memory::Copied];
+
     #[test]
     fn a_program_starts_in_the_stated_state() {
         let nofile = Limit { resource: libc::RLIMIT_NOFILE, soft: 77, hard: 77 };
         let script = "umask; pwd; ulimit -n; ls /proc/self/fd | wc -l; echo $A; grep -E 'Sig[BI]|Groups|NoNew' /proc/self/status; exit 3";
-        let (code, text) = run(script, &[nofile]).unwrap();
-        let none = "0000000000000000";
-        assert_eq!(code, 3);
-        let status = format!("Groups:\t0 4711 \nSigBlk:\t{none}\nSigIgn:\t{none}\nNoNewPrivs:\t1\n");
-        assert_eq!(text, format!("0027\n/\n77\n4\nb\n{status}"));
+        for memory in BOTH {
+            let (code, text) = run(script, &[nofile], memory).unwrap();
+            let none = "0000000000000000";
+            assert_eq!(code, 3);
+            let status = format!("Groups:\t0 4711 \nSigBlk:\t{none}\nSigIgn:\t{none}\nNoNewPrivs:\t1\n");
+            assert_eq!(text, format!("0027\n/\n77\n4\nb\n{status}"));
+        }
     }
 
     #[test]
     fn a_limit_beyond_the_grantable_is_set_to_the_nearest() {
         let beyond = Limit { resource: libc::RLIMIT_NOFILE, soft: 1 << 40, hard: 1 << 40 };
-        let (code, text) = run("ulimit -n", &[beyond]).unwrap();
+        let (code, text) = run("ulimit -n", &[beyond], Memory::Borrowed).unwrap();
         assert_eq!(code, 0);
         assert!(text.trim().parse::<u64>().unwrap() > 0, "{text}");
     }
 
     #[test]
     fn a_failure_names_its_stage() {
-        let exec = run("", &[]).unwrap_err();
-        assert_eq!((exec.stage, exec.source.raw_os_error()), (Stage::Exec, Some(libc::ENOENT)));
-        let terminal = run("no terminal", &[]).unwrap_err();
-        assert_eq!((terminal.stage, terminal.source.raw_os_error()), (Stage::Terminal, Some(libc::ENOTTY)));
-        let directory = run("lost", &[]).unwrap_err();
-        assert_eq!(
-            (directory.stage, directory.source.raw_os_error()),
-            (Stage::Directory, Some(libc::ENOENT))
-        );
+        for memory in BOTH {
+            for (script, stage, errno) in [
+                ("", Stage::Exec, libc::ENOENT),
+                ("no terminal", Stage::Terminal, libc::ENOTTY),
+                ("lost", Stage::Directory, libc::ENOENT),
+            ] {
+                let error = run(script, &[], memory).unwrap_err();
+                assert_eq!((error.stage, error.source.raw_os_error()), (stage, Some(errno)), "{memory:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn each_stage_has_its_number() {
+        for (number, stage) in STAGES.into_iter().enumerate() {
+            assert_eq!(stage as usize, number);
+        }
+        // The last of them.
+        assert_eq!(STAGES.len(), Stage::Exec as usize + 1);
     }
 }

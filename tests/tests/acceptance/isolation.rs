@@ -5,7 +5,7 @@ use std::os::unix::fs::MetadataExt;
 
 use rustix::process::{Pid, Signal};
 use rustix::thread::CpuSet;
-use warden_tests::{ALL_PRIVILEGES, Connection, Daemon, eventually, kernel};
+use warden_tests::{ALL_PRIVILEGES, Connection, Daemon, eventually, kernel, within};
 
 /// The pid on the host of a container's PID 1.
 fn init_pid(daemon: &Daemon, client: &mut Connection, handle: &[u8]) -> i32 {
@@ -247,6 +247,35 @@ fn orphans_are_reaped() {
 }
 
 #[test]
+fn a_job_that_stops_whatever_starts_cannot_keep_init_from_answering() {
+    let daemon = Daemon::any();
+    let mut client = daemon.connect();
+    let handle = client.create();
+    let stopper = warden_protocol::messages::SpawnRequest {
+        handle: Some(handle.clone()),
+        script: Some(STOPPER.as_bytes().to_vec()),
+        // Root may stop a new process from its first moment on.
+        privileged: Some(true),
+        ..Default::default()
+    };
+    client.must(stopper);
+    for _ in 0..30 {
+        // What becomes of it is the stopper's matter: in the end it is killed.
+        let (_, took) = within(25.0, "spawn", || client.spawn(&handle, "true"));
+        if took.as_secs() > 0 {
+            break;
+        }
+    }
+    within(30.0, "destroy", || client.destroy(&handle));
+}
+
+/// Stops each process that it may, again and again.
+const STOPPER: &str = "exec python3 -c 'import os
+while True:
+    try: os.kill(-1, 19)
+    except OSError: pass'";
+
+#[test]
 fn root_inside_that_breaks_its_own_container_cannot_keep_it_from_ending() {
     let daemon = Daemon::with(&[ALL_PRIVILEGES]);
     let mut client = daemon.connect();
@@ -271,22 +300,22 @@ for i in range(2000): assert libc.mount(b\"none\", b\"/mnt\", b\"tmpfs\", 0, Non
             ..Default::default()
         };
         let job = client.must(request).job_id.unwrap();
-        let (_, _) = warden_tests::within(30.0, breakage, || client.link(&handle, job));
+        let (_, _) = within(30.0, breakage, || client.link(&handle, job));
         // Another job is started or refused, in bounded time.
         let run = warden_protocol::messages::RunRequest {
             handle: Some(handle.clone()),
             script: Some(b"true".to_vec()),
             ..Default::default()
         };
-        let _ = warden_tests::within(10.0, breakage, || client.ask(run));
+        let _ = within(10.0, breakage, || client.ask(run));
         // One that has ended by itself may have nothing left to stop.
         let stop = warden_protocol::messages::StopRequest {
             handle: Some(handle.clone()),
             kill: Some(true),
             ..Default::default()
         };
-        let _ = warden_tests::within(10.0, breakage, || client.ask(stop));
-        warden_tests::within(10.0, breakage, || client.destroy(&handle));
+        let _ = within(10.0, breakage, || client.ask(stop));
+        within(10.0, breakage, || client.destroy(&handle));
         assert!(kernel::processes_in_cgroup(&id).is_empty(), "{breakage}");
     }
 }

@@ -5,7 +5,8 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
 use warden_linux::limit::{self, Limit};
-use warden_linux::spawn::{Program, Stage};
+use warden_linux::process;
+use warden_linux::spawn::{self, Memory, Program, Stage};
 
 use super::job::Job;
 use super::stdio::{Stdio, Wish};
@@ -93,12 +94,17 @@ pub(super) fn launch(
     };
     let pid = container
         .score
-        .lend(|| warden_linux::spawn::spawn(&program))
+        .lend(|| spawn::spawn(&program, memory()))
         .map_err(|error| (step(error.stage), error.source.raw_os_error().unwrap_or(EIO)))?;
     let (master, slave) = stdio.terminal.map(|pair| (pair.master, pair.slave)).unzip();
     let Stdio { readers: outputs, copies, pipes, .. } = stdio;
     let job = Job { pid, status: None, outputs, pipes, _terminal: slave, owner: None };
     Ok(Launched { job, outputs: master.map_or(copies, |master| vec![master]) })
+}
+
+/// Where nothing else runs inside, nobody can stop the new process before it is its program.
+fn memory() -> Memory {
+    if process::has_children() { Memory::Copied } else { Memory::Borrowed }
 }
 
 fn account(process: &Process) -> Result<Account, Failure> {
