@@ -71,11 +71,10 @@ impl Inside<'_> {
         passwd.extend(format!("vcap:x:{USER}:{GROUP}::{HOME}:/bin/bash\n").bytes());
         let mut group = fs::read("lower/etc/group").unwrap_or_default();
         group.extend(format!("vcap:x:{GROUP}:\n").bytes());
-        let files: [(&str, &[u8]); 6] = [
+        let files: [(&str, &[u8]); 5] = [
             ("hostname", self.name.as_bytes()),
             ("hosts", hosts.as_bytes()),
             ("resolv.conf", b"nameserver 10.0.0.1\n"),
-            ("mtab", b"overlay / overlay rw 0 0\n"),
             ("passwd", &passwd),
             ("group", &group),
         ];
@@ -84,6 +83,7 @@ impl Inside<'_> {
             let path = Path::new("generated/etc").join(name);
             OpenOptions::new().write(true).create_new(true).mode(0o644).open(path)?.write_all(content)?;
         }
+        std::os::unix::fs::symlink("/proc/self/mounts", "generated/etc/mtab")?;
         let home = format!("generated{HOME}");
         fs::create_dir_all(&home)?;
         std::os::unix::fs::lchown(&home, Some(USER), Some(GROUP))

@@ -134,7 +134,7 @@ pub fn spawn(program: &Program<'_>, memory: Memory) -> Result<i32, SpawnError> {
     match started.map_err(|source| SpawnError { stage: Stage::Clone, source })? {
         (pid, None) => Ok(pid),
         (pid, Some((stage, errno))) => {
-            // SAFETY: waits for this child alone and stores nothing.
+            // SAFETY: waits for this child alone, which has begun to end and can be stopped no more, and stores nothing.
             unsafe { libc::waitpid(pid, std::ptr::null_mut(), 0) };
             Err(failure(stage, errno))
         }
@@ -163,7 +163,7 @@ fn start(orders: &mut Orders<'_>, flags: c_int) -> io::Result<i32> {
     let blocked = crate::signal::block_all()?;
     // SAFETY: a child that borrows this memory suspends this thread until it has ended or become a program, so `orders` and
     // `stack` outlive its use of them; the stack's end is aligned as its element; all signals are blocked, so no handler runs
-    // in the child on this memory. `child` calls nothing that allocates, locks or unwinds.
+    // in the child on this memory. A copy has its own of both. `child` calls nothing that allocates, locks or unwinds.
     let pid = unsafe {
         let top = stack.as_mut_ptr().add(stack.capacity()).cast::<c_void>();
         libc::clone(child, top, flags | libc::SIGCHLD, std::ptr::from_mut(orders).cast())
@@ -173,22 +173,31 @@ fn start(orders: &mut Orders<'_>, flags: c_int) -> io::Result<i32> {
     if pid == -1 { Err(error) } else { Ok(pid) }
 }
 
-/// Waits until the child is the program or has ended; gives why it is not. A child that somebody stops is sent on.
+/// Waits until the child is the program, or is past being stopped on its way out; gives why it is not the program. A child
+/// that somebody stops is sent on.
 fn hear(child: Pid, told: &OwnedFd) -> Option<Failed> {
     let mut nudges = 0;
     loop {
-        let mut events = [PollFd::new(told, PollFlags::IN)];
+        // Not for what it tells: who has told may still be stopped.
+        let mut events = [PollFd::new(told, PollFlags::empty())];
         if rustix::event::poll(&mut events, Some(&NUDGE)) != Ok(0) && !events[0].revents().is_empty() {
-            let mut bytes = [0; size_of::<[c_int; 2]>()];
-            let whole = rustix::io::read(told, &mut bytes) == Ok(bytes.len());
-            let [stage, errno] = bytes.as_chunks().0 else { return None };
-            let stage = STAGES.get(usize::try_from(c_int::from_ne_bytes(*stage)).ok()?)?;
-            return whole.then_some((*stage, c_int::from_ne_bytes(*errno)));
+            return read_failure(told);
         }
         nudges += 1;
         let signal = if nudges < NUDGES { Signal::CONT } else { Signal::KILL };
         let _ = rustix::process::kill_process(child, signal);
     }
+}
+
+/// Reads what a child has told that is no more; nothing if it is the program.
+fn read_failure(told: &OwnedFd) -> Option<Failed> {
+    let mut bytes = [0; size_of::<[c_int; 2]>()];
+    if rustix::io::read(told, &mut bytes) == Ok(0) {
+        return None;
+    }
+    let [stage, errno] = bytes.as_chunks().0 else { return Some((Stage::Clone, libc::EIO)) };
+    let stage = usize::try_from(c_int::from_ne_bytes(*stage)).ok().and_then(|number| STAGES.get(number));
+    Some((*stage.unwrap_or(&Stage::Clone), c_int::from_ne_bytes(*errno)))
 }
 
 fn failure(stage: Stage, errno: c_int) -> SpawnError {
@@ -214,9 +223,10 @@ extern "C" fn child(orders: *mut c_void) -> c_int {
 /// Does each step; gives the one that failed, with errno as the step left it.
 fn become_program(orders: &Orders<'_>) -> Result<std::convert::Infallible, Stage> {
     let program = orders.program;
-    reset_handlers();
+    // First: what is sent to the group of the maker does not reach it any more.
     // SAFETY: async-signal-safe, as all calls below.
     check(Stage::Session, unsafe { libc::setsid() }.into())?;
+    reset_handlers();
     take_descriptors(&program.stdio)?;
     if program.in_terminal {
         // SAFETY: the request takes its argument by value: 0, no terminal is taken from another session.
@@ -380,6 +390,22 @@ mod tests {
                 let error = run(script, &[], memory).unwrap_err();
                 assert_eq!((error.stage, error.source.raw_os_error()), (stage, Some(errno)), "{memory:?}");
             }
+        }
+    }
+
+    #[test]
+    fn who_is_stopped_after_it_has_told_is_sent_on() {
+        let (told, tell) = crate::file::pipe().unwrap();
+        // As a start that failed does it: Exec, ENOENT. Nobody but `hear` continues it.
+        let script = "printf '\\007\\000\\000\\000\\002\\000\\000\\000'; kill -STOP $$";
+        let mut child =
+            std::process::Command::new("/bin/sh").args(["-c", script]).stdout(tell).spawn().unwrap();
+        let pid = Pid::from_raw(child.id().try_into().unwrap()).unwrap();
+        assert_eq!(hear(pid, &told), Some((Stage::Exec, libc::ENOENT)));
+        let deadline = std::time::Instant::now() + std::time::Duration::from_secs(5);
+        while child.try_wait().unwrap().is_none() {
+            assert!(std::time::Instant::now() < deadline, "it is still stopped");
+            std::thread::yield_now();
         }
     }
 

@@ -247,35 +247,6 @@ fn orphans_are_reaped() {
 }
 
 #[test]
-fn a_job_that_stops_whatever_starts_cannot_keep_init_from_answering() {
-    let daemon = Daemon::any();
-    let mut client = daemon.connect();
-    let handle = client.create();
-    let stopper = warden_protocol::messages::SpawnRequest {
-        handle: Some(handle.clone()),
-        script: Some(STOPPER.as_bytes().to_vec()),
-        // Root may stop a new process from its first moment on.
-        privileged: Some(true),
-        ..Default::default()
-    };
-    client.must(stopper);
-    for _ in 0..30 {
-        // What becomes of it is the stopper's matter: in the end it is killed.
-        let (_, took) = within(25.0, "spawn", || client.spawn(&handle, "true"));
-        if took.as_secs() > 0 {
-            break;
-        }
-    }
-    within(30.0, "destroy", || client.destroy(&handle));
-}
-
-/// Stops each process that it may, again and again.
-const STOPPER: &str = "exec python3 -c 'import os
-while True:
-    try: os.kill(-1, 19)
-    except OSError: pass'";
-
-#[test]
 fn root_inside_that_breaks_its_own_container_cannot_keep_it_from_ending() {
     let daemon = Daemon::with(&[ALL_PRIVILEGES]);
     let mut client = daemon.connect();

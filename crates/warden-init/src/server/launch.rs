@@ -102,7 +102,7 @@ pub(super) fn launch(
     Ok(Launched { job, outputs: master.map_or(copies, |master| vec![master]) })
 }
 
-/// Where nothing else runs inside, nobody can stop the new process before it is its program.
+/// What a new process runs on at first: where nothing else runs inside, nobody can stop it before it is its program.
 fn memory() -> Memory {
     if process::has_children() { Memory::Copied } else { Memory::Borrowed }
 }

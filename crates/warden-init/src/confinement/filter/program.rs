@@ -7,6 +7,9 @@ const LOAD: u16 = 0x20;
 const JUMP: u16 = 0x05;
 const RETURN: u16 = 0x06;
 
+/// As many instructions as a branch jumps over at most.
+const REACH: usize = u8::MAX as usize;
+
 /// What a branch asks of the value that was loaded last.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Test {
@@ -61,6 +64,7 @@ impl Program {
     pub(super) fn branch(&mut self, test: Test, if_true: Place, if_false: Place) -> Place {
         let ways = [if_true, if_false].map(|way| if self.over(way) < REACH { way } else { self.jump(way) });
         // A jump that was written since has made the way one longer.
+        debug_assert!(ways.iter().all(|way| self.over(*way) <= REACH), "a branch that does not reach");
         let over = ways.map(|way| u8::try_from(self.over(way)).unwrap_or(u8::MAX));
         self.push(test.code(), test.operand(), over)
     }
@@ -87,6 +91,3 @@ impl Program {
         Place(self.0.len())
     }
 }
-
-/// As many instructions as a branch jumps over at most.
-const REACH: usize = u8::MAX as usize;

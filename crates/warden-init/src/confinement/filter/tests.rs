@@ -148,3 +148,33 @@ fn a_branch_reaches_what_is_far() {
         }
     }
 }
+
+#[test]
+fn conditions_hold_for_all_architectures() {
+    for architecture in ALL {
+        let filter = compile(&ALL, DEFAULT);
+        for (place, number) in architecture.calls() {
+            let Answer::AllowIf(condition) = ANSWERS[place].resolve(DEFAULT) else { continue };
+            let (argument, tried) = match condition {
+                Condition::In { argument, values } | Condition::NotIn { argument, values } => {
+                    (argument, [values, &[0x00ab_cdef]].concat())
+                }
+                Condition::Without { argument, bits } => {
+                    (argument, vec![bits, !bits, bits & bits.wrapping_neg(), 0])
+                }
+            };
+            for value in tried {
+                let allowed = match condition {
+                    Condition::In { values, .. } => values.contains(&value),
+                    Condition::NotIn { values, .. } => !values.contains(&value),
+                    Condition::Without { bits, .. } => value & bits == 0,
+                };
+                let mut arguments = [0; 6];
+                arguments[usize::from(argument)] = value.into();
+                let (given, _) = run(&filter, architecture.audit_number(), number, arguments);
+                let expected = if allowed { ALLOW } else { REFUSE };
+                assert_eq!(given, expected, "{architecture:?} {} {value:#x}", NUMBERS[place].0);
+            }
+        }
+    }
+}
