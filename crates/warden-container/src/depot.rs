@@ -35,6 +35,37 @@ pub(crate) const IMAGES: &str = ".images";
 /// The directory, in that of a container, of what it has written.
 const LAYER: &str = "tmp";
 
+/// Locks a depot; `None` when a daemon has it, or when there is none.
+pub(crate) fn lock_unused(path: &Path) -> Result<Option<File>, Error> {
+    let directory = match File::open(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        opened => opened.context(|| format!("opening depot {}", path.display()))?,
+    };
+    match rustix::fs::flock(&directory, FlockOperation::NonBlockingLockExclusive) {
+        Err(rustix::io::Errno::WOULDBLOCK) => Ok(None),
+        locked => locked.map(|()| Some(directory)).context(|| format!("locking depot {}", path.display())),
+    }
+}
+
+/// The containers that have a directory in a depot, in the order of their ids; none where there is no depot.
+pub(crate) fn ids(path: &Path) -> Result<Vec<Id>, Error> {
+    let entries = match fs::read_dir(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        entries => entries.context(|| format!("reading depot {}", path.display()))?,
+    };
+    let mut ids: Vec<Id> =
+        entries.flatten().filter_map(|entry| Id::parse(entry.file_name().as_bytes())).collect();
+    ids.sort_unstable();
+    Ok(ids)
+}
+
+/// Whether a depot has containers, or a daemon.
+pub(crate) fn is_used(path: &Path) -> bool {
+    let has_containers = || ids(path).map_or(true, |ids| !ids.is_empty());
+    let has_daemon = || lock_unused(path).map_or(true, |locked| locked.is_none());
+    path.exists() && (has_containers() || has_daemon())
+}
+
 /// The depot of one daemon.
 #[derive(Debug)]
 pub(crate) struct Depot {
@@ -50,14 +81,9 @@ impl Depot {
     pub(crate) fn open(path: &Path) -> Result<Self, Error> {
         fs::create_dir_all(path).context(|| format!("making depot {}", path.display()))?;
         let path = path.canonicalize().context(|| format!("opening depot {}", path.display()))?;
-        let lock = File::open(&path).context(|| format!("opening depot {}", path.display()))?;
-        match rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive) {
-            Err(rustix::io::Errno::WOULDBLOCK) => {
-                let source = io::Error::new(io::ErrorKind::WouldBlock, "another wardend uses it");
-                return Err(source).context(|| format!("locking depot {}", path.display()));
-            }
-            locked => locked.context(|| format!("locking depot {}", path.display()))?,
-        }
+        let in_use = || io::Error::new(io::ErrorKind::WouldBlock, "another wardend uses it");
+        let lock = lock_unused(&path)?.ok_or_else(in_use);
+        let lock = lock.context(|| format!("locking depot {}", path.display()))?;
         for name in [TRASH, IMAGES] {
             make_directory(&path.join(name), 0o700, true)?;
         }
@@ -189,12 +215,7 @@ impl Depot {
 
     /// Finds directories of containers.
     pub(crate) fn leftovers(&self) -> Result<Vec<Id>, Error> {
-        let entries =
-            fs::read_dir(&self.path).context(|| format!("reading depot {}", self.path.display()))?;
-        let mut ids: Vec<Id> =
-            entries.flatten().filter_map(|entry| Id::parse(entry.file_name().as_bytes())).collect();
-        ids.sort_unstable();
-        Ok(ids)
+        ids(&self.path)
     }
 
     /// Finds what is left of containers that were set aside.

@@ -97,7 +97,7 @@ impl Place<'_> {
     /// Looks once.
     pub(crate) fn look(&self) -> Result<Vec<Leftover>, Error> {
         let nobody = HashSet::new();
-        let interfaces = left::stray_interfaces(self.table, &nobody)?;
+        let interfaces = left::all_interfaces(self.table)?;
         let rules = stale::entries(self.table)?;
         let groups = self.cgroups.map(|cgroups| cgroups.strays(&nobody)).unwrap_or_default();
         let processes = processes::of(self.depot);

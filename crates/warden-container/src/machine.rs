@@ -75,13 +75,13 @@ impl Machine {
         let image = settings.depot_image.as_ref();
         let image = image.map(|image| DepotImage::mount(image, &settings.depot)).transpose()?;
         let mut depot = Depot::open(&settings.depot)?;
+        let network = Network::open(&settings)?;
         depot.limit_layers(settings.disk_quota)?;
         let supervisor = settings.helpers.join("iomux");
         examine_program(&supervisor)?;
         let cgroups = Cgroups::prepare(&settings.cgroup_parent)?;
         let pools = Pools::new(&settings);
         let ids = Ids::default();
-        let network = Network::open(&settings)?;
         for id in depot.leftovers()? {
             ids.pass(id);
         }

@@ -37,6 +37,7 @@ mod forwards;
 mod interfaces;
 pub(crate) mod left;
 mod namespace;
+pub(crate) mod owner;
 mod reaper;
 mod records;
 mod repair;
@@ -75,14 +76,17 @@ pub(crate) struct Network {
 pub(crate) type NotAdopted = (Id, Error);
 
 impl Network {
-    /// Makes ready; the kernel's table stays as it is until [`Network::restore`].
+    /// Makes ready; the kernel's table stays as it is until [`Network::restore`], and must not be another depot's.
     pub(crate) fn open(settings: &Settings) -> Result<Self, Error> {
+        let depot = settings.depot.canonicalize().unwrap_or_else(|_| settings.depot.clone());
+        owner::examine(&settings.firewall.table, &depot)?;
         let filter = open(Protocol::Netfilter)?;
         let state = State {
             route: open(Protocol::Route)?,
             filter,
             pool: PoolNetworks { v4: settings.network.network, v6: settings.network.network_v6 },
             firewall: settings.firewall.clone(),
+            depot,
             members: HashMap::new(),
             chains: Chains::default(),
             departed: HashMap::new(),
@@ -125,7 +129,14 @@ impl Network {
         state.closed = false;
         state.forget_strangers().map_err(failed)?;
         let table = state.firewall.table.clone();
-        let strays = left::interfaces(&mut state.route, &table, &kept).map_err(failed)?;
+        let present = left::interfaces(&mut state.route, &table).map_err(failed)?;
+        let there: HashSet<&str> = present.iter().map(|(name, _)| name.as_str()).collect();
+        for id in &kept {
+            if !there.contains(names(*id).host.as_str()) {
+                tracing::error!(container = %id, "its interface was deleted by another program: it reaches nothing");
+            }
+        }
+        let strays = present.into_iter().filter_map(|(name, id)| (!kept.contains(&id)).then_some(name));
         let removed = leftovers.iter().flat_map(|id| names(*id).on_the_host());
         reaper::delete(&mut state.route, removed.chain(strays));
         let State { filter, firewall, .. } = &mut *state;

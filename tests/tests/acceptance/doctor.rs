@@ -2,22 +2,27 @@
 
 use std::fs;
 use std::os::unix::process::CommandExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 
 use rustix::process::Signal;
 use serde_json::Value;
 use warden_protocol::messages::*;
-use warden_tests::{Daemon, eventually, files, kernel, programs};
+use warden_tests::{Config, Daemon, eventually, files, kernel, programs};
 
 /// The id of a container that never was.
 const ID: &str = "00000000001";
 
 fn doctor(daemon: &Daemon, options: &[&str]) -> Output {
+    let options = [&["doctor"], options].concat();
+    wardend(daemon, &options, &daemon.directory().join("wardend.yml"))
+}
+
+/// Runs wardend to its end beside a daemon, with a configuration.
+fn wardend(daemon: &Daemon, options: &[&str], config: &Path) -> Output {
     let wardend = programs::find("wardend");
     let mut command = daemon.in_its_network(wardend.to_str().unwrap());
-    let config = daemon.directory().join("wardend.yml");
-    programs::output(command.arg("doctor").args(options).arg("--config").arg(config))
+    programs::output(command.args(options).arg("--config").arg(config))
 }
 
 /// Kind and name of everything that is told.
@@ -326,4 +331,64 @@ fn a_loop_device_of_the_depots_image_that_nobody_uses_is_removed_and_one_in_use_
     let text = String::from_utf8(repaired.stdout).unwrap();
     assert!(text.contains(&format!("removed    loop-device {device}\n")), "{text}");
     assert_eq!(attached(), "");
+}
+
+#[test]
+fn the_table_of_another_depots_containers_is_refused_and_nothing_is_taken_from_them() {
+    let mut daemon = Daemon::with(&[("server.warm_pool_size", "0")]);
+    let handle = daemon.connect().create();
+    let id = std::str::from_utf8(&handle).unwrap();
+    let elsewhere = files::directory();
+    let config = elsewhere.path().join("wardend.yml");
+    let parent = format!("{}-elsewhere", daemon.mark());
+    let mut settings = Config::new(elsewhere.path(), &parent);
+    fs::write(&config, settings.set("health_check_server.port", "0").text()).unwrap();
+    let before = ruleset(&daemon);
+    let refused = |daemon: &Daemon| {
+        for options in [&[][..], &["doctor"], &["doctor", "--repair"]] {
+            let output = wardend(daemon, options, &config);
+            let text = String::from_utf8(output.stderr).unwrap();
+            let depot = fs::canonicalize(daemon.depot("")).unwrap();
+            let why = format!(
+                "using the packet filter's table warden: it belongs to the containers of the depot {}",
+                depot.display()
+            );
+            assert!(!output.status.success() && text.contains(&why), "{options:?}: {text}");
+        }
+        ip(daemon, &["link", "show", &format!("w-{id}-0")]);
+        assert!(kernel::cgroup_roots().iter().all(|root| !root.join(&parent).exists()));
+    };
+    refused(&daemon);
+    assert_eq!(ruleset(&daemon), before);
+    daemon.signal(Signal::KILL);
+    daemon.wait();
+    // The container lives, and has nobody to speak for it.
+    refused(&daemon);
+    daemon.restart();
+    assert_eq!(daemon.connect().text(&handle, "cat /sys/class/net/w-*-1/operstate"), "up\n");
+    daemon.connect().destroy(&handle);
+    daemon.signal(Signal::KILL);
+    daemon.wait();
+    let examined = wardend(&daemon, &["doctor", "--repair"], &config);
+    let text = String::from_utf8(examined.stdout).unwrap();
+    assert_eq!(text, "removed    table       inet warden\n", "no container needs it any more");
+    daemon.restart();
+}
+
+#[test]
+fn a_container_whose_interface_was_deleted_is_named_in_the_log_of_the_next_start() {
+    let mut daemon = Daemon::with(&[("server.warm_pool_size", "0")]);
+    let mut client = daemon.connect();
+    let mut create = || String::from_utf8(client.create()).unwrap();
+    let (whole, cut_off) = (create(), create());
+    daemon.signal(Signal::TERM);
+    assert!(daemon.wait().success());
+    ip(&daemon, &["link", "delete", &format!("w-{cut_off}-0")]);
+    daemon.restart();
+    let log = daemon.log();
+    let told = |id: &str| {
+        log.lines()
+            .any(|line| line.contains(id) && line.contains("its interface was deleted by another program"))
+    };
+    assert!(told(&cut_off) && !told(&whole), "{log}");
 }

@@ -6,25 +6,16 @@ use std::fs;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-use crate::depot::{IMAGES, TRASH};
-use crate::error::{Context, Error};
+use crate::depot::{IMAGES, TRASH, ids};
+use crate::error::Error;
 use crate::id::Id;
 
 /// What file systems put there by themselves.
 const FOREIGN: [&str; 1] = ["lost+found"];
 
-/// The containers that have a directory.
-pub(super) fn ids(depot: &Path) -> Result<HashSet<Id>, Error> {
-    let entries = match fs::read_dir(depot) {
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(HashSet::new()),
-        entries => entries.context(|| format!("reading depot {}", depot.display()))?,
-    };
-    Ok(entries.flatten().filter_map(|entry| Id::parse(entry.file_name().as_bytes())).collect())
-}
-
-/// The same with those whose directory is in the trash, as long as a daemon sees to that.
+/// The containers that have a directory, and those whose directory is in the trash, as long as a daemon sees to that.
 pub(super) fn known(depot: &Path, in_use: bool) -> Result<HashSet<Id>, Error> {
-    let mut known = ids(depot)?;
+    let mut known: HashSet<Id> = ids(depot)?.into_iter().collect();
     if in_use {
         // After the depot: it is where they were moved to meanwhile.
         known.extend(trash(depot).iter().filter_map(|name| Id::parse(name.as_bytes())));

@@ -1,15 +1,15 @@
 //! What an operator's `wardend doctor` sees, beside a daemon or without one.
 
 use std::fs::File;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
-use rustix::fs::FlockOperation;
-
-use super::{Kind, Leftover, Place, depot};
+use super::{Kind, Leftover, Place};
 use crate::cgroup::Cgroups;
-use crate::error::{Context, Error};
+use crate::depot;
+use crate::error::Error;
 use crate::machine::Machine;
+use crate::network::owner;
 use crate::recovery;
 use crate::settings::Settings;
 
@@ -30,7 +30,9 @@ impl Doctor {
     /// Comes to the depot of these settings.
     pub fn visit(settings: Settings) -> Result<Self, Error> {
         let depot = settings.depot.canonicalize().unwrap_or_else(|_| settings.depot.clone());
-        let lock = lock(&depot)?;
+        // What another depot's containers have would look left over.
+        owner::examine(&settings.firewall.table, &depot)?;
+        let lock = depot::lock_unused(&depot)?;
         let cgroups = Cgroups::inspect(&settings.cgroup_parent)?;
         Ok(Self { settings, depot, lock, cgroups })
     }
@@ -47,9 +49,7 @@ impl Doctor {
             return place.look_twice(PAUSE);
         }
         let mut found = place.look()?;
-        let mut ids: Vec<_> = depot::ids(&self.depot)?.into_iter().collect();
-        ids.sort_unstable();
-        for id in ids {
+        for id in depot::ids(&self.depot)? {
             if let Err((reason, _)) = recovery::judge(id, &self.depot.join(id)) {
                 found.push(Leftover { kind: Kind::Container, name: format!("{id}: {reason}"), id: Some(id) });
             }
@@ -93,17 +93,5 @@ impl Doctor {
             in_use: self.is_in_use(),
             network: None,
         }
-    }
-}
-
-/// Locks a depot, unless a daemon has it, or there is none.
-fn lock(depot: &Path) -> Result<Option<File>, Error> {
-    let directory = match File::open(depot) {
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-        opened => opened.context(|| format!("opening depot {}", depot.display()))?,
-    };
-    match rustix::fs::flock(&directory, FlockOperation::NonBlockingLockExclusive) {
-        Err(rustix::io::Errno::WOULDBLOCK) => Ok(None),
-        locked => locked.map(|()| Some(directory)).context(|| format!("locking depot {}", depot.display())),
     }
 }

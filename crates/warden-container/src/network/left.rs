@@ -1,7 +1,5 @@
 //! What of the network belongs to containers that are no more.
 
-use std::collections::HashSet;
-
 use warden_linux::netlink::nftables::Batch;
 use warden_linux::netlink::{Protocol, Refusal, Socket, route};
 
@@ -10,23 +8,19 @@ use super::{failed, open, reaper};
 use crate::error::Error;
 use crate::id::Id;
 
-/// Interfaces of a table's containers but for these: those of other programs have another group, whatever their names.
-pub(super) fn interfaces(
-    socket: &mut Socket,
-    table: &str,
-    known: &HashSet<Id>,
-) -> Result<Vec<String>, Refusal> {
+/// Interfaces on the host of a table's containers: those of other programs have another group, whatever their names.
+pub(super) fn interfaces(socket: &mut Socket, table: &str) -> Result<Vec<(String, Id)>, Refusal> {
     let ours = group(table);
-    let stray = |(name, group): (String, u32)| {
-        (group == ours && owner(&name).is_some_and(|id| !known.contains(&id))).then_some(name)
+    let of_container = |(name, group): (String, u32)| {
+        let id = owner(&name).filter(|_| group == ours)?;
+        Some((name, id))
     };
-    Ok(route::links(socket)?.into_iter().filter_map(stray).collect())
+    Ok(route::links(socket)?.into_iter().filter_map(of_container).collect())
 }
 
-/// The same with their containers, for who has no network of its own to look at; in this process's network namespace.
-pub(crate) fn stray_interfaces(table: &str, known: &HashSet<Id>) -> Result<Vec<(String, Id)>, Error> {
-    let names = interfaces(&mut open(Protocol::Route)?, table, known).map_err(failed)?;
-    Ok(names.into_iter().filter_map(|name| owner(&name).map(|id| (name, id))).collect())
+/// The same for who has no network of its own to look at; in this process's network namespace.
+pub(crate) fn all_interfaces(table: &str) -> Result<Vec<(String, Id)>, Error> {
+    interfaces(&mut open(Protocol::Route)?, table).map_err(failed)
 }
 
 /// Deletes interfaces by their names.

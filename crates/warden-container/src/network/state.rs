@@ -2,6 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
+use std::path::PathBuf;
 
 use warden_linux::netlink::nftables::Batch;
 use warden_linux::netlink::{Refusal, Socket};
@@ -10,6 +11,7 @@ use super::chains::Chains;
 use super::connections;
 use super::forwards::Forwards;
 use super::interfaces::names;
+use super::owner;
 use super::records::{ContainerNetwork, PortMapping, Records};
 use super::rule;
 use super::table::{Forward, PoolNetworks, Table};
@@ -25,6 +27,8 @@ pub(super) struct State {
     pub(super) filter: Socket,
     pub(super) pool: PoolNetworks,
     pub(super) firewall: Firewall,
+    /// Whose containers these are.
+    pub(super) depot: PathBuf,
     pub(super) members: HashMap<Id, Member>,
     pub(super) chains: Chains,
     /// Containers that were disconnected, and whose connections may still be tracked.
@@ -138,7 +142,7 @@ impl State {
     pub(super) fn write_all(&mut self) -> Result<(), Refusal> {
         let mut batch = Batch::new(&self.firewall.table);
         let mut table = Table::new(&mut batch);
-        table.set_up(self.pool, &self.firewall, self.dns, &self.chains.all());
+        table.set_up(&owner::comment(&self.depot), self.pool, &self.firewall, self.dns, &self.chains.all());
         for (&id, member) in &self.members {
             table.add_container(&names(id).host, member.addresses);
             for rule in member.records.net_out.iter().flat_map(rule::read) {

@@ -103,9 +103,10 @@ impl<'a, 'b> Table<'a, 'b> {
         Self(batch)
     }
 
-    /// Makes the table anew, whatever there was of it.
+    /// Makes the table anew, with a comment, whatever there was of it.
     pub(super) fn set_up(
         &mut self,
+        comment: &str,
         pool: PoolNetworks,
         firewall: &Firewall,
         dns: Option<u16>,
@@ -114,7 +115,7 @@ impl<'a, 'b> Table<'a, 'b> {
         // Deleted is only what exists.
         self.0.add_table();
         self.0.delete_table();
-        self.0.add_table();
+        self.0.add_table_of(comment);
         self.0.add_set(INTERFACES, &[Field::Interface], Holds::Nothing);
         let port = [Field::Protocol, Field::Port];
         for (which, address) in [Field::Address, Field::Address6].into_iter().enumerate() {

@@ -4,10 +4,12 @@ use std::net::IpAddr;
 
 use super::{Attributes, Refusal, Requests, Socket, attribute, flag, octets, text};
 
+mod comment;
 mod expression;
 mod listing;
 mod watch;
 
+pub use comment::table_comment;
 pub use expression::{Compare, Connection, Expression, Meta, Part, Verdict};
 pub use listing::{Element, elements, ruled_chains};
 pub use watch::Watch;
@@ -141,6 +143,18 @@ impl<'a> Batch<'a> {
         let (table, action) = (self.table, format!("making the table {}", self.table));
         self.push(action, NEW_TABLE, flag::CREATE, |attributes| {
             attributes.text(1, table);
+        });
+    }
+
+    /// Makes the table with a comment, which `nft` shows; without it where the kernel cannot keep one as long (253 bytes,
+    /// Linux 5.10).
+    pub fn add_table_of(&mut self, comment: &str) {
+        let (table, action) = (self.table, format!("making the table {}", self.table));
+        self.push(action, NEW_TABLE, flag::CREATE, |attributes| {
+            attributes.text(1, table);
+            if let Some(data) = comment::write(comment) {
+                attributes.bytes(6, &data);
+            }
         });
     }
 
