@@ -187,6 +187,8 @@ impl Builder<'_> {
 
     fn make_init(self) -> Result<i32, SetupError> {
         process::set_umask(0o022);
+        crate::score::deny_less_than_zero()
+            .map_err(|error| SetupError::new("set", "/proc/self/oom_score_adj", &error))?;
         let ids = self.ids.as_ref().map(AsFd::as_fd);
         for step in &self.plan.outside {
             outside::carry_out(step, ids)

@@ -17,6 +17,21 @@ pub(crate) fn open() -> io::Result<File> {
     OpenOptions::new().read(true).write(true).open("/proc/self/oom_score_adj")
 }
 
+/// Gives this process, and what it makes, no less than zero, whatever a service manager has given the daemon.
+///
+/// The kernel lets a process go down to what was last set for it by who has the host's CAP_SYS_RESOURCE: a job could have
+/// the machine's own programs ended before it. So it is set while this is the host's root.
+pub(crate) fn deny_less_than_zero() -> io::Result<()> {
+    let mut file = open()?;
+    if read(&mut file)? < 0 { file.write_all(b"0") } else { Ok(()) }
+}
+
+fn read(file: &mut File) -> io::Result<i32> {
+    let mut text = String::new();
+    file.read_to_string(&mut text)?;
+    text.trim().parse().map_err(io::Error::other)
+}
+
 /// Init's own score, which it can change.
 #[derive(Debug)]
 pub struct Score {
@@ -28,10 +43,8 @@ pub struct Score {
 impl Score {
     /// Takes what the builder has opened.
     pub fn adopt(mut file: File) -> io::Result<Self> {
-        let mut own = String::new();
-        file.read_to_string(&mut own)?;
-        // The daemon's, and the least that the kernel grants again.
-        let number = own.trim().parse().unwrap_or(0);
+        // The builder's, and the least that the kernel grants again.
+        let number = read(&mut file)?;
         Ok(Self { file, own: number.to_string(), jobs: JOBS.max(number).to_string() })
     }
 

@@ -159,6 +159,30 @@ fn a_job_is_killed_before_its_init_where_memory_ends() {
 }
 
 #[test]
+fn no_job_can_have_the_machines_own_programs_ended_before_itself() {
+    let daemon = Daemon::with(&[NOTHING_AHEAD]);
+    // As a service manager does. Where nobody has CAP_SYS_RESOURCE, nobody is below zero either.
+    let score = |pid: i32| format!("/proc/{pid}/oom_score_adj");
+    let expected = match fs::write(score(daemon.pid()), "-500") {
+        Ok(()) => "-500\n",
+        Err(refused) => {
+            assert_eq!(refused.kind(), std::io::ErrorKind::PermissionDenied);
+            "0\n"
+        }
+    };
+    let mut client = daemon.connect();
+    let handle = client.create();
+    let script = "for score in -500 -1 0; do
+            sh -c 'echo $0 > /proc/self/oom_score_adj' $score 2>/dev/null && echo $score
+        done; true";
+    assert_eq!(client.text(&handle, script), "0\n");
+    assert_eq!(client.run_privileged(&handle, script).text(), "0\n");
+    // The supervisor works for the host, and is as safe as the daemon.
+    let supervisor = daemon.helpers().into_iter().find(|helper| helper.command.contains("iomux")).unwrap();
+    assert_eq!(fs::read_to_string(score(supervisor.pid)).unwrap(), expected);
+}
+
+#[test]
 fn one_descriptor_watches_the_memory_of_a_container_that_has_a_limit() {
     let daemon = Daemon::with(&[NOTHING_AHEAD]);
     let mut client = daemon.connect();
