@@ -375,8 +375,13 @@ impl Actor {
             self.shared.jobs.forget(id);
             return;
         };
-        let action = format!("starting {SHELL} as {}: {}", starting.user, words(step));
-        drop(starting.reply.send(Err(Error::Failed { action, source: io::Error::from_raw_os_error(errno) })));
+        let failed = || {
+            let action = format!("starting {SHELL} as {}: {}", starting.user, words(step));
+            Error::Failed { action, source: io::Error::from_raw_os_error(errno) }
+        };
+        // An init that was killed meanwhile is no fault of the machine.
+        let error = if step == Step::Init { self.ended_instead() } else { None };
+        drop(starting.reply.send(Err(error.unwrap_or_else(failed))));
     }
 
     fn job_ended(&mut self, id: u32, exit: Exit) {
@@ -445,9 +450,14 @@ impl Actor {
     fn end_jobs(&mut self) {
         self.shared.jobs.end_all();
         for starting in std::mem::take(&mut self.starting).into_values() {
-            let error = self.no_supervisor(&format!("starting {SHELL} as {} in", starting.user));
-            drop(starting.reply.send(Err(error)));
+            let lost = || self.no_supervisor(&format!("starting {SHELL} as {} in", starting.user));
+            drop(starting.reply.send(Err(self.ended_instead().unwrap_or_else(lost))));
         }
+    }
+
+    /// Why no job starts in a container that is stopped or destroyed since it was asked for.
+    fn ended_instead(&self) -> Option<Error> {
+        self.shared.admit(Operation::Spawn).err()
     }
 
     pub(crate) fn no_supervisor(&self, action: &str) -> Error {

@@ -84,7 +84,7 @@ impl Actor {
             return Err(Error::TooManyCopies(MAX_COPIES));
         }
         let failed = |source| Error::Failed { action: describe(order), source };
-        let link = self.link.as_mut().ok_or_else(|| failed(io::ErrorKind::BrokenPipe.into()))?;
+        let link = self.link.as_mut().ok_or_else(|| failed(has_ended()))?;
         link.send(&Request::Copy(order.clone()), None).map_err(failed)
     }
 
@@ -128,11 +128,14 @@ impl Actor {
     /// Ends all of them: iomux cannot be heard any more.
     pub(crate) fn end_copies(&mut self) {
         for copying in std::mem::take(&mut self.copies.0).into_values() {
-            let source = io::Error::other("the container has ended");
-            let error = Error::Failed { action: copying.so_far(copying.totals), source };
+            let error = Error::Failed { action: copying.so_far(copying.totals), source: has_ended() };
             drop(copying.reply.send(Err(error)));
         }
     }
+}
+
+fn has_ended() -> io::Error {
+    io::Error::other("the container has ended")
 }
 
 impl Copying {

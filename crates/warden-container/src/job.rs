@@ -121,6 +121,8 @@ impl Job {
         if !held_for_long && fs::rename(&self.directory, hidden(&self.directory)).is_ok() {
             return;
         }
+        // Nobody finds it any more who would do so when the container goes.
+        self.keep_files();
         match File::create(self.directory.join(DELIVERED)) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
                 tracing::warn!(directory = %self.directory.display(), %error, "a delivered job was not marked");

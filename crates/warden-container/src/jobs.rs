@@ -200,6 +200,23 @@ mod tests {
     }
 
     #[test]
+    fn who_waits_for_a_job_that_another_was_answered_has_its_output_when_the_container_is_gone() {
+        let top = tempfile::tempdir().unwrap();
+        let directory = top.path().join("1");
+        std::fs::create_dir(&directory).unwrap();
+        std::fs::write(directory.join("stdout"), "out").unwrap();
+        let jobs = Jobs::new(top.path().into(), Limits { count: 10, bytes: 10 });
+        let [first, second] = [jobs.add(1), jobs.get(1).unwrap()];
+        jobs.end(1, exit(3));
+        first.answered();
+        drop(first);
+        jobs.keep_files_of_held();
+        std::fs::remove_dir_all(&directory).unwrap();
+        let output = std::io::read_to_string(second.open(crate::job::Stream::Stdout).unwrap()).unwrap();
+        assert_eq!(output, "out");
+    }
+
+    #[test]
     fn a_job_exists_as_long_as_somebody_holds_it() {
         let jobs = jobs(10, 10);
         assert!(!jobs.exist());

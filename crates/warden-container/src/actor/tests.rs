@@ -297,6 +297,36 @@ async fn destroy_stops_kills_clears_and_answers_everybody() {
 }
 
 #[tokio::test]
+async fn a_job_that_was_asked_for_when_its_container_was_destroyed_is_refused_by_the_state() {
+    let mut world = world("refused-late", SLEEPS);
+    let stop = Stop { background: false, kill: true };
+    let asked = tokio::spawn({
+        let container = Arc::clone(&world.container);
+        async move { container.spawn(Run::default()).await }
+    });
+    let (Request::Spawn { job, .. }, _) = world.iomux.hear().await else { panic!("no spawn") };
+    let idle = async {
+        assert_eq!(world.iomux.hear().await.0, Request::SignalAll { signal: 9 });
+        world.iomux.say(&Event::Idle);
+    };
+    let (stopped, ()) = tokio::join!(world.container.stop(stop), idle);
+    stopped.unwrap();
+    let container = Arc::clone(&world.container);
+    let destroying = tokio::spawn(async move { container.destroy().await });
+    assert_eq!(world.iomux.hear().await.0, Request::Kill);
+    world.iomux.say(&Event::SpawnFailed {
+        job,
+        step: Step::Init,
+        errno: rustix::io::Errno::SRCH.raw_os_error(),
+    });
+    let refused = asked.await.unwrap().unwrap_err().to_string();
+    assert_eq!(refused, "Container state must be one of 'active', current state is 'destroyed'");
+    world.iomux.say(&Event::Gone);
+    world.iomux.0 = None;
+    destroying.await.unwrap().unwrap();
+}
+
+#[tokio::test]
 async fn a_dead_init_stops_the_container() {
     let mut world = world("init", SLEEPS);
     let (job, _) = spawn(&world).await;
