@@ -158,7 +158,9 @@ impl<R: Read> Receiver<'_, R> {
             Some(directory) => directory,
             None => {
                 let (parent, last) = self.parent(target)?;
-                self.make_directory(parent.as_fd(), &last)?
+                let made = self.make_directory(parent.as_fd(), &last)?;
+                self.open_to_all(&made)?;
+                made
             }
         };
         self.totals.count_entries();
@@ -186,9 +188,15 @@ impl<R: Read> Receiver<'_, R> {
             return Ok((parent, last));
         }
         let directory = self.make_directory(parent.as_fd(), &last)?;
-        let _ = rustix::fs::fchmod(&directory, Mode::from_raw_mode(0o755));
+        self.open_to_all(&directory)?;
         self.push(name)?;
         Ok((directory, name.to_vec()))
+    }
+
+    /// Gives a directory that was made for what is copied, and that no entry describes, the usual permissions, and the owner.
+    fn open_to_all(&self, directory: &OwnedFd) -> Result<(), CopyError> {
+        self.give(directory.as_fd())?;
+        rustix::fs::fchmod(directory, self.mode(0o755)).map_err(|e| self.failed(Step::Permissions, e))
     }
 
     /// Adds an entry's name to the path, after a look at it: a sender may be hostile.
@@ -319,7 +327,15 @@ impl<R: Read> Receiver<'_, R> {
         unfinished: &[u8],
         name: &[u8],
     ) -> Result<(), CopyError> {
-        rustix::fs::renameat(parent, unfinished, parent, name).map_err(|e| self.failed(Step::Rename, e))?;
+        let rename = || rustix::fs::renameat(parent, unfinished, parent, name);
+        match rename() {
+            // An empty directory is replaced.
+            Err(Errno::ISDIR) => {
+                rustix::fs::unlinkat(parent, name, AtFlags::REMOVEDIR).and_then(|()| rename())
+            }
+            renamed => renamed,
+        }
+        .map_err(|e| self.failed(Step::Rename, e))?;
         self.totals.count_entries();
         (self.report)(self.totals);
         Ok(())

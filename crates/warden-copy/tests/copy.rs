@@ -15,7 +15,7 @@ use rustix::io::Errno;
 use tempfile::TempDir;
 use warden_copy::Totals;
 use warden_copy::error::{CopyError, Step};
-use warden_copy::receive::{Treatment, receive};
+use warden_copy::receive::{Owner, Treatment, receive};
 use warden_copy::record::Record;
 use warden_copy::send::{own_descriptors, send};
 
@@ -106,6 +106,41 @@ fn a_directory_goes_whole_and_with_a_slash_its_content_goes() {
     assert_eq!(world.read("to/fresh/e/f"), b"deep");
     world.copied("from/d", "to/other");
     assert_eq!(world.read("to/other/d/e/f"), b"deep");
+}
+
+#[test]
+fn a_directory_that_is_made_for_what_is_copied_can_be_entered_by_all_and_has_its_owner() {
+    let world = World::new();
+    world.file("from/d/f", b"x");
+    for (from, to) in [("from/d", "to/new"), ("from/d/f", "to/other/")] {
+        let (out, input) = UnixStream::pair().unwrap();
+        let (from, target) = (world.text(from), world.text(to));
+        let sender =
+            std::thread::spawn(move || send(&from, own_descriptors().unwrap().as_fd(), out, &mut |_| ()));
+        let owner = Some(Owner { user: Some(1000), group: Some(1001) });
+        receive(&target, Treatment { owner, modes: 0o7777 }, input, &mut |_| ()).unwrap();
+        sender.join().unwrap().unwrap();
+        let made = fs::metadata(world.path(to)).unwrap();
+        assert_eq!((made.mode() & 0o7777, made.uid(), made.gid()), (0o755, 1000, 1001), "{to}");
+    }
+}
+
+#[test]
+fn an_empty_directory_is_replaced_by_a_file_or_a_link_and_a_full_one_is_not() {
+    let world = World::new();
+    world.file("from/d/file", b"x");
+    symlink("/nowhere", world.path("from/d/link")).unwrap();
+    for name in ["file", "link"] {
+        fs::create_dir(world.path("to").join(name)).unwrap();
+    }
+    world.copied("from/d/", "to");
+    assert_eq!(world.read("to/file"), b"x");
+    assert_eq!(fs::read_link(world.path("to/link")).unwrap(), Path::new("/nowhere"));
+    world.file("full/file/kept", b"y");
+    let error = world.copy("from/d/", "full").1.unwrap_err();
+    assert_eq!((error.step, error.errno), (Step::Rename, Errno::NOTEMPTY));
+    assert_eq!(world.read("full/file/kept"), b"y");
+    assert_eq!(fs::read_dir(world.path("full/file")).unwrap().count(), 1);
 }
 
 #[test]

@@ -176,6 +176,30 @@ END"#
 }
 
 #[test]
+fn who_connects_to_what_is_not_open_hears_that_it_is_refused() {
+    let world = World::new(&[]);
+    let mut client = world.daemon.connect();
+    let handle = client.create();
+    let script = format!(
+        r#"/usr/bin/python3 - <<'END'
+import errno, socket
+for kind in socket.SOCK_STREAM, socket.SOCK_DGRAM:
+    s = socket.socket(socket.AF_INET, kind); s.settimeout(20)
+    try: s.connect(("{INTERNET}", 8001)); s.send(b"x"); s.recv(1); print("reached")
+    except OSError as error: print(errno.errorcode[error.errno])
+END"#
+    );
+    assert_eq!(client.text(&handle, &script), "ECONNREFUSED\nECONNREFUSED\n");
+    let _echo = Echo::start(world.internet(PYTHON), &[("STREAM", 8001)]);
+    let open_ended = |range: &str| NetOutRequest { port_range: Some(range.into()), ..to(&handle, INTERNET) };
+    client.ask(open_ended(":8000")).unwrap();
+    client.ask(open_ended("8002:")).unwrap();
+    assert_eq!(from_container(&mut client, &handle, "STREAM", INTERNET, 8001), "failed");
+    client.ask(open_ended("0:65535")).unwrap();
+    assert_eq!(from_container(&mut client, &handle, "STREAM", INTERNET, 8001), HOST);
+}
+
+#[test]
 fn wrong_values_are_named_and_change_nothing() {
     let world = World::new(&[NOTHING_AHEAD]);
     let mut client = world.daemon.connect();
@@ -199,7 +223,7 @@ fn wrong_values_are_named_and_change_nothing() {
         (NetOutRequest { port: Some(u32::MAX), ..net_out(&handle) }, "invalid port \"4294967295\""),
         (range("90:80"), "Port range maximum must be greater than minimum"),
         (range("80:80"), "Port range maximum must be greater than minimum"),
-        (range("0:80"), "invalid port_range \"0:80\""),
+        (range("80:x"), "invalid port_range \"80:x\""),
         (range("80:65536"), "invalid port_range \"80:65536\""),
         (range("-1:80"), "invalid port_range \"-1:80\""),
         (range("99999999999999999999:3"), "invalid port_range \"99999999999999999999:3\""),

@@ -86,13 +86,15 @@ fn network(address: &str, mask: &str) -> Option<IpNet> {
     }
 }
 
-/// Reads `first:last`, or one port.
+/// Reads `first:last`, where either may be left out as with iptables, or one port.
 fn port_range(text: &[u8]) -> Result<(u16, u16), Error> {
-    let refused = || Error::invalid("port_range", text, "two ports from 1 to 65535 (first:last)");
+    let refused = || Error::invalid("port_range", text, "two ports from 0 to 65535 (first:last)");
     let words = std::str::from_utf8(text).map_err(|_| refused())?;
-    let port = |word: &str| word.parse().ok().filter(|port| *port != 0_u16).ok_or_else(refused);
+    let is_port = |word: &str| word.bytes().all(|byte| byte.is_ascii_digit());
+    let port = |word: &str| word.parse::<u16>().ok().filter(|_| is_port(word)).ok_or_else(refused);
     let Some((first, last)) = words.split_once(':') else { return port(words).map(|port| (port, port)) };
-    let (first, last) = (port(first)?, port(last)?);
+    let end = |word: &str, open: u16| if word.is_empty() { Ok(open) } else { port(word) };
+    let (first, last) = (end(first, 0)?, end(last, u16::MAX)?);
     if last <= first { Err(Error::BadPortRange) } else { Ok((first, last)) }
 }
 
@@ -191,13 +193,18 @@ mod tests {
     fn ports_and_ranges() {
         assert_eq!(range("80:90").unwrap().traffic, Traffic::Tcp(Some((80, 90))));
         assert_eq!(range("80").unwrap().traffic, Traffic::Tcp(Some((80, 80))));
+        for (text, expected) in
+            [("0:65535", (0, 65535)), (":100", (0, 100)), ("100:", (100, 65535)), (":", (0, 65535))]
+        {
+            assert_eq!(range(text).unwrap().traffic, Traffic::Tcp(Some(expected)), "{text}");
+        }
         for text in ["90:80", "80:80"] {
             assert_eq!(
                 range(text).unwrap_err().to_string(),
                 "Port range maximum must be greater than minimum"
             );
         }
-        for text in ["", ":", "0:5", "1:65536", "-1:5", "a:b", "1-5", "1:2:3"] {
+        for text in ["", "1:65536", "-1:5", "+1:5", "a:b", "1-5", "1:2:3", " 1:2"] {
             let refused = range(text).unwrap_err().to_string();
             assert!(refused.starts_with(&format!("invalid port_range \"{text}\": ")), "{refused}");
         }

@@ -244,7 +244,7 @@ fn the_kernel_and_nft_read_a_table_as_it_was_meant() {
             "tcp . 8080 : 10.0.0.2 . 80",
             "masquerade",
             "ct state new ip daddr 10.0.0.1-10.0.0.9 log prefix \"warden-i-x \" level info accept",
-            "iifname . ip saddr @members reject with icmpx admin-prohibited",
+            "iifname . ip saddr @members reject",
             "fib daddr type local dnat ip to meta l4proto . th dport map @ports",
         ] {
             assert!(listed.contains(part), "{part} in {listed}");

@@ -49,10 +49,10 @@ mod tests {
 
     #[test]
     fn a_comment_is_read_as_it_was_written_and_no_longer_than_fits() {
-        for comment in ["", "depot /var/lib/warden", &"x".repeat(253), &"x".repeat(254)] {
+        for comment in ["", "depot /var/lib/warden", &"x".repeat(253)] {
             assert_eq!(read(&write(comment).unwrap()).as_deref(), Some(comment));
         }
-        assert_eq!(write(&"x".repeat(255)), None);
+        assert_eq!(write(&"x".repeat(254)), None);
         assert_eq!(write("a\0b"), None);
     }
 

@@ -149,7 +149,8 @@ const NAT_DESTINATION: u32 = 1;
 const FAMILY_INET: u32 = 2;
 const FAMILY_INET6: u32 = 10;
 const REJECT_BY_FAMILY: u32 = 2;
-const FORBIDDEN: u8 = 3;
+/// What iptables says by default: who connects hears "connection refused".
+const PORT_UNREACHABLE: u8 = 1;
 const LEVEL_INFO: u32 = 6;
 
 impl Expression<'_> {
@@ -217,7 +218,7 @@ impl Expression<'_> {
                 .big(5, register(port)),
             Self::Masquerade => data,
             Self::Log { prefix } => data.text(2, prefix).big(5, LEVEL_INFO),
-            Self::Reject => data.big(1, REJECT_BY_FAMILY).bytes(2, &[FORBIDDEN]),
+            Self::Reject => data.big(1, REJECT_BY_FAMILY).bytes(2, &[PORT_UNREACHABLE]),
             Self::Verdict(verdict) => data.big(1, VERDICT).nested(2, |inner| verdict.write(inner)),
         };
     }
