@@ -209,10 +209,9 @@ impl Cgroups {
     }
 
     /// How often one container's processes were killed because its memory had run out.
-    pub(crate) fn out_of_memory(&self, id: Id) -> u64 {
-        let counted =
-            self.controlled(id, "memory").and_then(|(version, directory)| oom::kills(version, &directory));
-        counted.unwrap_or(0)
+    pub(crate) fn out_of_memory(&self, id: Id) -> io::Result<u64> {
+        let (version, directory) = self.controlled(id, "memory")?;
+        oom::kills(version, &directory)
     }
 
     /// The most memory that one container has used at a time, bytes.

@@ -211,7 +211,13 @@ impl Shared {
 
     /// Notes how often its memory has run out; whether that is more often than it was told. Blocks.
     pub(crate) fn account_memory(&self) -> bool {
-        let count = self.machine.cgroups.out_of_memory(self.id);
+        let count = match self.machine.cgroups.out_of_memory(self.id) {
+            Ok(count) => count,
+            Err(error) => {
+                tracing::warn!(container = %self.id, %error, "how often its memory has run out is not known");
+                return false;
+            }
+        };
         let before = self.out_of_memory.swap(count, Ordering::SeqCst);
         if before != count {
             self.changed();

@@ -4,13 +4,13 @@ mod base;
 
 use std::collections::BTreeSet;
 use std::ffi::OsString;
-use std::fs::{self, File};
+use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{FileType, Mode, OFlags, ResolveFlags};
 use warden_init::byte_string::ByteString;
-use warden_init::spec::{Bind, Spec};
+use warden_init::spec::Bind;
 
 use crate::depot::{Depot, remove_entry};
 use crate::error::{Context, Error};
@@ -100,8 +100,7 @@ pub(crate) fn remove_unused(depot: &Depot, current: &Lower) -> Result<(), Error>
 
 /// The name of the image that a container uses: the depot may have been moved since.
 fn lower_of(depot: &Depot, id: Id) -> Option<OsString> {
-    let spec: Spec = serde_json::from_reader(File::open(depot.spec_path(id)).ok()?).ok()?;
-    spec.root.lower.as_path().file_name().map(OsString::from)
+    depot.read_spec(id)?.root.lower.as_path().file_name().map(OsString::from)
 }
 
 #[cfg(test)]

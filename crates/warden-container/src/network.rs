@@ -138,7 +138,9 @@ impl Network {
         }
         let strays = present.into_iter().filter_map(|(name, id)| (!kept.contains(&id)).then_some(name));
         let removed = leftovers.iter().flat_map(|id| names(*id).on_the_host());
-        reaper::delete(&mut state.route, removed.chain(strays));
+        if let Err(error) = reaper::delete(&mut state.route, removed.chain(strays)) {
+            tracing::error!(%error, "interfaces that are left over are still there");
+        }
         let State { filter, firewall, .. } = &mut *state;
         name_other_filters(filter, &firewall.table);
         drop(state);
@@ -335,11 +337,8 @@ impl Network {
         let State { filter, firewall, .. } = &mut *state;
         let mut batch = Batch::new(&firewall.table);
         batch.delete_table();
-        match batch.commit(filter) {
-            Err(refusal) if !refusal.is_absence() => {
-                tracing::warn!(error = %refusal, "the packet filter's table was not removed");
-            }
-            _ => {}
+        if let Err(error) = absent_is_well(batch.commit(filter)) {
+            tracing::warn!(%error, "the packet filter's table was not removed");
         }
     }
 }

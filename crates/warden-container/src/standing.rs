@@ -118,7 +118,7 @@ impl Making {
             }
             Ok(_) => Err(NotFurnished::Lost),
             Err(_) => Err(NotFurnished::Refused(Error::TimedOut {
-                action: "building the container".to_owned(),
+                action: "inserting the bind mounts".to_owned(),
                 seconds: FURNISH_TIME.as_secs(),
             })),
         }

@@ -81,7 +81,10 @@ impl Actor {
                     action: format!("stopping container {}", self.shared.id),
                     seconds: StopPlan::limit().as_secs(),
                 };
-                tracing::error!(container = %self.shared.id, %error, "stop");
+                // Who waits for it is told.
+                if self.stopping.as_ref().is_none_or(|stopping| stopping.waiters.is_empty()) {
+                    tracing::error!(container = %self.shared.id, %error, "it does not stop");
+                }
                 self.stop_ended(Err(error));
             }
         }

@@ -1,5 +1,5 @@
-//! Wrappers of kernel interfaces, without policy: the only crate with `unsafe`, each error naming the operation and
-//! its object.
+//! Wrappers of kernel interfaces, without policy: the only crate with `unsafe`. Errors are the kernel's; where one call does
+//! several things (netlink, spawn) they name which has failed.
 
 pub mod bpf;
 pub mod btrfs;

@@ -147,12 +147,6 @@ pub fn inherited(number: RawFd) -> io::Result<OwnedFd> {
     }
 }
 
-/// Closes a descriptor that this process was started with and that no value owns.
-pub fn close_inherited(number: RawFd) {
-    // SAFETY: close touches no memory; by the function's contract no owner of this number exists.
-    unsafe { libc::close(number) };
-}
-
 /// Opens a pidfd of a process.
 pub fn open_pidfd(pid: i32) -> io::Result<OwnedFd> {
     let pid = rustix::process::Pid::from_raw(pid).ok_or(rustix::io::Errno::SRCH)?;
@@ -217,11 +211,6 @@ pub fn kill(pid: i32, signal: i32) -> io::Result<()> {
 /// This process's id.
 pub fn id() -> i32 {
     rustix::process::getpid().as_raw_nonzero().get()
-}
-
-/// The id of the process that made this one, or that adopted it.
-pub fn parent_id() -> i32 {
-    rustix::process::getppid().map_or(0, |pid| pid.as_raw_nonzero().get())
 }
 
 /// Becomes the leader of a new session.

@@ -8,6 +8,7 @@ use super::{Leftover, Place, depot};
 use crate::error::{Error, blocking};
 use crate::id::Id;
 use crate::image;
+use crate::ledger::{Ground, Object};
 use crate::machine::Machine;
 
 /// How long what is on its way is given to arrive.
@@ -38,7 +39,7 @@ pub(crate) async fn keep(machine: Weak<Machine>, interval: Duration) {
             let still = leases_without_directory(&machine)?;
             for id in held.intersection(&still) {
                 tracing::error!(container = %id, "an address, user and ids were left over: they are given back");
-                drop(machine.pools.take(*id));
+                machine.undo(*id, Object::Leases)?;
             }
             Ok(())
         });

@@ -4,7 +4,7 @@ use warden_linux::netlink::nftables::Batch;
 use warden_linux::netlink::{Protocol, Refusal, Socket, route};
 
 use super::interfaces::{group, owner};
-use super::{failed, open, reaper};
+use super::{absent_is_well, failed, open, reaper};
 use crate::error::Error;
 use crate::id::Id;
 
@@ -25,16 +25,12 @@ pub(crate) fn all_interfaces(table: &str) -> Result<Vec<(String, Id)>, Error> {
 
 /// Deletes interfaces by their names.
 pub(crate) fn delete_interfaces(names: Vec<String>) -> Result<(), Error> {
-    reaper::delete(&mut open(Protocol::Route)?, names.into_iter());
-    Ok(())
+    reaper::delete(&mut open(Protocol::Route)?, names.into_iter())
 }
 
 /// Deletes a whole table.
 pub(crate) fn delete_table(table: &str) -> Result<(), Error> {
     let mut batch = Batch::new(table);
     batch.delete_table();
-    match batch.commit(&mut open(Protocol::Netfilter)?) {
-        Err(refusal) if !refusal.is_absence() => Err(failed(refusal)),
-        _ => Ok(()),
-    }
+    absent_is_well(batch.commit(&mut open(Protocol::Netfilter)?))
 }

@@ -35,26 +35,26 @@ pub(super) fn start() -> Result<Sender<String>, Error> {
 fn reap(mut socket: Socket, names: &Receiver<String>) {
     while let Ok(first) = names.recv() {
         thread::sleep(PATIENCE);
-        delete(&mut socket, std::iter::once(first).chain(names.try_iter()));
+        if let Err(error) = delete(&mut socket, std::iter::once(first).chain(names.try_iter())) {
+            tracing::error!(%error, "interfaces of destroyed containers are still there");
+        }
     }
 }
 
-/// Deletes interfaces, as far as they are there, and all that are in the group already.
-pub(super) fn delete(socket: &mut Socket, names: impl Iterator<Item = String>) {
+/// Deletes interfaces, as far as they are there, and all that are in the group already; goes on past errors.
+pub(super) fn delete(socket: &mut Socket, names: impl Iterator<Item = String>) -> Result<(), Error> {
     let names: Vec<_> = names.collect();
+    let mut errors = Vec::new();
     for some in names.chunks(AT_ONCE) {
         let mut requests = Requests::default();
         for name in some {
             route::set_group(&mut requests, name, DOOMED);
         }
         // Most have gone already, or never were.
-        if let Err(error) = absent_is_well(socket.execute(requests)) {
-            tracing::error!(interfaces = ?some, %error, "interfaces of destroyed containers are still there");
-        }
+        errors.extend(absent_is_well(socket.execute(requests)).err());
     }
     let mut requests = Requests::default();
     route::delete_group(&mut requests, DOOMED);
-    if let Err(error) = absent_is_well(socket.execute(requests)) {
-        tracing::error!(%error, "interfaces of destroyed containers are still there");
-    }
+    errors.extend(absent_is_well(socket.execute(requests)).err());
+    Error::join(errors).map_or(Ok(()), Err)
 }
