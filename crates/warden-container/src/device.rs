@@ -6,6 +6,8 @@ use std::io;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::Path;
 
+use warden_linux::mount_table::{self, Mount};
+
 /// The numbers of a whole block device: its partitions share its queue.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Device {
@@ -55,7 +57,7 @@ fn whole(devices: &Path, device: Device) -> io::Result<Device> {
 /// The number of the block device that the mount table names for a directory.
 fn source_of(directory: &Path) -> io::Result<Option<u64>> {
     let directory = directory.canonicalize()?;
-    let table = fs::read_to_string("/proc/self/mountinfo")?;
+    let table = mount_table::read()?;
     let Some(source) = source(&table, &directory) else { return Ok(None) };
     Ok(fs::metadata(source)
         .ok()
@@ -64,13 +66,9 @@ fn source_of(directory: &Path) -> io::Result<Option<u64>> {
 }
 
 /// What is mounted on the nearest mount point above a directory; of several there the last one is seen.
-fn source<'a>(table: &'a str, directory: &Path) -> Option<&'a str> {
-    let mounts = table.lines().filter_map(|line| {
-        let (place, filesystem) = line.split_once(" - ")?;
-        let point = place.split(' ').nth(4).filter(|point| directory.starts_with(point))?;
-        Some((Path::new(point).components().count(), filesystem.split(' ').nth(1)?))
-    });
-    mounts.max_by_key(|(depth, _)| *depth).map(|(_, source)| source)
+fn source<'a>(table: &'a [Mount], directory: &Path) -> Option<&'a Path> {
+    let above = table.iter().filter(|mount| directory.starts_with(&mount.point));
+    above.max_by_key(|mount| mount.point.components().count()).map(|mount| mount.source.as_path())
 }
 
 #[cfg(test)]
@@ -79,14 +77,20 @@ mod tests {
 
     #[test]
     fn the_nearest_mount_point_decides() {
-        let table = "1 0 8:1 / / rw - ext4 /dev/sda1 rw\n2 1 0:40 / /var rw - btrfs /dev/sdb rw\n\
-                     3 1 0:41 / /var/lib rw shared:1 - tmpfs tmpfs rw\n4 1 0:42 / /var rw - btrfs /dev/sdc rw\nodd\n";
-        for (directory, expected) in
-            [("/var/log", "/dev/sdc"), ("/var/lib/x", "tmpfs"), ("/variety", "/dev/sda1"), ("/", "/dev/sda1")]
-        {
-            assert_eq!(source(table, Path::new(directory)), Some(expected), "{directory}");
+        let table = b"1 0 8:1 / / rw - ext4 /dev/sda1 rw\n2 1 0:40 / /var rw - btrfs /dev/sdb rw\n\
+            3 1 0:41 / /var/lib rw shared:1 - tmpfs tmpfs rw\n4 1 0:42 / /var rw - btrfs /dev/sdc rw\n\
+            5 1 0:43 / /a\\040b rw - btrfs /dev/sdd rw\n";
+        let table = mount_table::parse(table);
+        for (directory, expected) in [
+            ("/var/log", "/dev/sdc"),
+            ("/var/lib/x", "tmpfs"),
+            ("/variety", "/dev/sda1"),
+            ("/", "/dev/sda1"),
+            ("/a b/c", "/dev/sdd"),
+        ] {
+            assert_eq!(source(&table, Path::new(directory)), Some(Path::new(expected)), "{directory}");
         }
-        assert_eq!(source("", Path::new("/")), None);
+        assert_eq!(source(&[], Path::new("/")), None);
     }
 
     #[test]

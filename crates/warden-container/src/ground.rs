@@ -1,7 +1,6 @@
 //! The machine as what containers stand on: how each object of the ledger is made and undone in the kernel.
 
 use std::collections::BTreeSet;
-use std::io;
 use std::time::Instant;
 
 use crate::create::Making;
@@ -11,7 +10,7 @@ use crate::id::Id;
 use crate::ledger::{self, Ground, Object};
 use crate::machine::Machine;
 use crate::recovery::{self, Survivor, Verdict};
-use crate::snapshot::{self, Snapshot, Unreadable};
+use crate::snapshot::Snapshot;
 use crate::supervisor;
 
 impl Ground for Machine {
@@ -69,12 +68,8 @@ impl Ground for Machine {
         }
         match (judged, leases) {
             (Ok(snapshot), Some(leases)) => Ok(Some(Survivor { snapshot, leases })),
-            (Err((Verdict::Unreadable(Unreadable::Version(version)), _)), _) => {
-                // A newer daemon's container is none to be removed by an older one.
-                let source = io::Error::other(format!("version {version}, of another wardend"));
-                Err(source).context(|| format!("reading {}", directory.join(snapshot::NAME).display()))
-            }
             (Err((reason @ Verdict::Unreadable(_), _)), _) => {
+                reason.check_version(&directory)?;
                 tracing::error!(container = %id, %reason, "a container of an earlier daemon is removed");
                 Ok(None)
             }

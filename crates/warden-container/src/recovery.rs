@@ -29,6 +29,7 @@
 )]
 
 use std::fs;
+use std::io;
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -52,7 +53,7 @@ use crate::machine::Machine;
 use crate::network::ContainerNetwork;
 use crate::pool::lock;
 use crate::registry::{Registry, Reservation};
-use crate::snapshot::{Snapshot, Unreadable};
+use crate::snapshot::{self, Snapshot, Unreadable};
 use crate::state::State;
 use crate::supervisor::{Supervisor, is_absence};
 
@@ -90,6 +91,15 @@ pub(crate) enum Verdict {
     Ending,
     #[error("its init is dead")]
     Dead,
+}
+
+impl Verdict {
+    /// Refuses to judge a newer daemon's container: it is none to be removed by an older one.
+    pub(crate) fn check_version(&self, directory: &Path) -> Result<(), Error> {
+        let Self::Unreadable(Unreadable::Version(version)) = self else { return Ok(()) };
+        let source = io::Error::other(format!("version {version}, of another wardend"));
+        Err(source).context(|| format!("reading {}", directory.join(snapshot::NAME).display()))
+    }
 }
 
 /// Finds what an earlier daemon left, and removes what cannot be taken over; gives what can, in the order of creation.

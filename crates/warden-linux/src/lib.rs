@@ -11,6 +11,7 @@ pub mod keyring;
 pub mod limit;
 pub mod loop_device;
 pub mod mount;
+pub mod mount_table;
 pub mod namespace;
 pub mod netlink;
 pub mod peer;

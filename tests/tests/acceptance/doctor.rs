@@ -18,6 +18,14 @@ fn doctor(daemon: &Daemon, options: &[&str]) -> Output {
     wardend(daemon, &options, &daemon.directory().join("wardend.yml"))
 }
 
+/// Has it repair in a mount namespace of its own, after a script with its own arguments from $2 on.
+fn doctor_behind_mounts(daemon: &Daemon, script: &str, arguments: &[&Path]) -> Output {
+    let script = format!("{script} && exec $0 doctor --repair --config $1");
+    let mut command = daemon.in_its_network("unshare");
+    command.args(["--mount", "sh", "-c", &script]).arg(programs::find("wardend"));
+    programs::output(command.arg(daemon.directory().join("wardend.yml")).args(arguments))
+}
+
 /// Runs wardend to its end beside a daemon, with a configuration.
 fn wardend(daemon: &Daemon, options: &[&str], config: &Path) -> Output {
     let wardend = programs::find("wardend");
@@ -307,23 +315,8 @@ fn a_loop_device_of_the_depots_image_that_nobody_uses_is_removed_and_one_in_use_
     let found = [("loop-device".to_owned(), device.clone())];
     assert_eq!(told(&doctor(&limited.daemon, &["--json"])), found);
     let mounted = files::directory();
-    let repaired = programs::output(
-        limited
-            .daemon
-            .in_its_network("unshare")
-            .args([
-                "--mount",
-                "sh",
-                "-c",
-                "mount -o ro $0 $1 && exec $2 doctor --repair --config $3",
-                &device,
-            ])
-            .args([
-                mounted.path(),
-                &programs::find("wardend"),
-                &limited.daemon.directory().join("wardend.yml"),
-            ]),
-    );
+    let repaired =
+        doctor_behind_mounts(&limited.daemon, "mount -o ro $2 $3", &[device.as_ref(), mounted.path()]);
     let text = String::from_utf8(repaired.stdout).unwrap();
     assert!(text.contains(&format!("left alone loop-device {device}\n")), "{text}");
     assert!(attached().contains(&device));
@@ -391,4 +384,38 @@ fn a_container_whose_interface_was_deleted_is_named_in_the_log_of_the_next_start
             .any(|line| line.contains(id) && line.contains("its interface was deleted by another program"))
     };
     assert!(told(&cut_off) && !told(&whole), "{log}");
+}
+
+#[test]
+fn a_doctor_who_cannot_see_the_depot_s_image_refuses_to_judge_what_runs_in_it() {
+    let limited = warden_tests::disk::Limited::with_image(&[]);
+    let mut client = limited.daemon.connect();
+    let handle = client.create();
+    let blind = doctor_behind_mounts(&limited.daemon, "umount --lazy $2", &[&limited.daemon.depot("")]);
+    let text = String::from_utf8(blind.stderr).unwrap();
+    assert!(!blind.status.success() && blind.stdout.is_empty(), "{text}");
+    let why = format!("{} is not mounted there, and its containers run", limited.image().display());
+    assert!(text.contains(&why), "{text}");
+    assert_eq!(client.text(&handle, "echo alive"), "alive\n");
+}
+
+#[test]
+fn a_container_of_a_newer_daemon_is_none_to_be_removed() {
+    let mut daemon = Daemon::with(&[("server.warm_pool_size", "0")]);
+    let handle = daemon.connect().create();
+    daemon.signal(Signal::TERM);
+    assert!(daemon.wait().success());
+    let snapshot = daemon.depot(std::str::from_utf8(&handle).unwrap()).join("snapshot.json");
+    let whole = fs::read_to_string(&snapshot).unwrap();
+    let mut newer: Value = serde_json::from_str(&whole).unwrap();
+    newer["version"] = 99.into();
+    fs::write(&snapshot, newer.to_string()).unwrap();
+    for options in [&["doctor"][..], &["doctor", "--repair"], &[]] {
+        let refused = wardend(&daemon, options, &daemon.directory().join("wardend.yml"));
+        let text = String::from_utf8(refused.stderr).unwrap();
+        assert!(!refused.status.success() && text.contains("version 99, of another wardend"), "{text}");
+    }
+    fs::write(&snapshot, whole).unwrap();
+    daemon.restart();
+    assert_eq!(daemon.connect().text(&handle, "echo alive"), "alive\n");
 }

@@ -2,8 +2,9 @@
 
 use std::fs;
 use std::io;
-use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
+
+use warden_linux::mount_table::{self, Mount};
 
 use crate::cgroup::write_existing;
 use crate::error::{Context, Error};
@@ -68,25 +69,24 @@ impl Hierarchy {
 
 /// Finds the hierarchies that containers join.
 pub(crate) fn detect() -> Result<Vec<Hierarchy>, Error> {
-    const MOUNTS: &str = "/proc/self/mountinfo";
-    let mounts = fs::read(MOUNTS).context(|| format!("reading {MOUNTS}"))?;
+    let mounts = mount_table::read().context(|| "reading the table of mounts".to_owned())?;
     let available = |mount: &Path| fs::read_to_string(mount.join("cgroup.controllers")).unwrap_or_default();
     let hierarchies = select(&mounts, available);
     if hierarchies.is_empty() {
         let source = io::Error::new(io::ErrorKind::NotFound, "no cgroup hierarchy is mounted");
-        return Err(source).context(|| format!("finding cgroups in {MOUNTS}"));
+        return Err(source).context(|| "finding cgroups".to_owned());
     }
     Ok(hierarchies)
 }
 
-/// Chooses from the lines of mountinfo; `available` reads `cgroup.controllers` of a version 2 mount.
-fn select(mounts: &[u8], available: impl Fn(&Path) -> String) -> Vec<Hierarchy> {
+/// Chooses from the mounts; `available` reads `cgroup.controllers` of a version 2 mount.
+fn select(mounts: &[Mount], available: impl Fn(&Path) -> String) -> Vec<Hierarchy> {
     let mut chosen: Vec<Hierarchy> = Vec::new();
     let mut unified = None;
-    for mount in mounts.split(|&byte| byte == b'\n').filter_map(Mount::parse) {
-        match mount.kind {
-            b"cgroup" => chosen.extend(version_1(&mount, &chosen)),
-            b"cgroup2" => unified = unified.or(Some(mount.point)),
+    for mount in mounts {
+        match mount.kind.as_str() {
+            "cgroup" => chosen.extend(version_1(mount, &chosen)),
+            "cgroup2" => unified = unified.or_else(|| Some(mount.point.clone())),
             _ => {}
         }
     }
@@ -107,9 +107,8 @@ fn version_1_name(controller: &str) -> &str {
 }
 
 /// A version 1 hierarchy with controllers that no earlier mount has: one mounted twice counts once.
-fn version_1(mount: &Mount<'_>, earlier: &[Hierarchy]) -> Option<Hierarchy> {
-    let options =
-        mount.options.split(|&byte| byte == b',').filter_map(|option| std::str::from_utf8(option).ok());
+fn version_1(mount: &Mount, earlier: &[Hierarchy]) -> Option<Hierarchy> {
+    let options = mount.options.split(',');
     let new = |name: &&str| WANTED_V1.contains(name) && !earlier.iter().any(|other| other.has(name));
     let controllers: Vec<String> = options.filter(new).map(str::to_owned).collect();
     (!controllers.is_empty()).then(|| Hierarchy {
@@ -117,41 +116,6 @@ fn version_1(mount: &Mount<'_>, earlier: &[Hierarchy]) -> Option<Hierarchy> {
         mount: mount.point.clone(),
         controllers,
     })
-}
-
-/// One line of mountinfo.
-struct Mount<'a> {
-    point: PathBuf,
-    kind: &'a [u8],
-    /// Options of the file system, which name the controllers.
-    options: &'a [u8],
-}
-
-impl<'a> Mount<'a> {
-    fn parse(line: &'a [u8]) -> Option<Self> {
-        let mut fields = line.split(|&byte| byte == b' ');
-        let point = fields.nth(4)?;
-        fields.find(|&field| field == b"-")?;
-        let kind = fields.next()?;
-        Some(Self { point: unescape(point), kind, options: fields.nth(1)? })
-    }
-}
-
-/// Undoes the kernel's `\ooo` for spaces, tabs, newlines and backslashes.
-fn unescape(text: &[u8]) -> PathBuf {
-    let mut bytes = Vec::with_capacity(text.len());
-    let mut rest = text;
-    while let [first, tail @ ..] = rest {
-        rest = tail;
-        match (first, tail) {
-            (b'\\', [a @ b'0'..=b'3', b @ b'0'..=b'7', c @ b'0'..=b'7', after @ ..]) => {
-                bytes.push((a - b'0') << 6 | (b - b'0') << 3 | (c - b'0'));
-                rest = after;
-            }
-            (&byte, _) => bytes.push(byte),
-        }
-    }
-    PathBuf::from(std::ffi::OsString::from_vec(bytes))
 }
 
 #[cfg(test)]
@@ -163,7 +127,7 @@ mod tests {
             let version = hierarchy.version;
             format!("{version:?} {} {}", hierarchy.mount.display(), hierarchy.controllers.join(" "))
         };
-        select(mounts.as_bytes(), |_| offered.to_owned()).into_iter().map(show).collect()
+        select(&mount_table::parse(mounts.as_bytes()), |_| offered.to_owned()).into_iter().map(show).collect()
     }
 
     #[test]
@@ -201,13 +165,7 @@ mod tests {
     }
 
     #[test]
-    fn odd_lines_are_passed_over() {
-        for mounts in
-            ["", "\n\n", "x", "1 2 3", "1 2 3 4 5 6 - cgroup", "1 2 3 4 5 6 cgroup cgroup rw,memory"]
-        {
-            assert!(shown(mounts, "cpu").is_empty(), "{mounts:?}");
-        }
-        let spaced = r"1 0 0:1 / /a\040b\134c\9 rw - cgroup cgroup rw,memory";
-        assert_eq!(shown(spaced, ""), [r"V1 /a b\c\9 memory"]);
+    fn nothing_is_chosen_where_nothing_is() {
+        assert!(shown("1 2 3 4 5 6 - cgroup", "cpu").is_empty());
     }
 }

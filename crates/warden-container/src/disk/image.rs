@@ -18,6 +18,7 @@ use std::process::{Command, Stdio};
 
 use rustix::fs::FlockOperation;
 use warden_linux::mount::{self, Attributes};
+use warden_linux::mount_table::{self, Mount};
 use warden_linux::{btrfs, file, loop_device};
 
 use super::Backend;
@@ -259,40 +260,18 @@ fn attached(file: &File) -> io::Result<Option<PathBuf>> {
     Ok(None)
 }
 
+/// Whether anything is mounted at a depot, where this process can see it.
+pub(crate) fn is_mounted_at(depot: &Path) -> bool {
+    mounted_at(depot).is_ok_and(|source| source.is_some())
+}
+
 /// The source of what is mounted at a directory.
 fn mounted_at(directory: &Path) -> io::Result<Option<PathBuf>> {
-    Ok(source_of(&fs::read("/proc/self/mountinfo")?, directory))
+    Ok(source_of(&mount_table::read()?, directory))
 }
 
-fn source_of(mountinfo: &[u8], directory: &Path) -> Option<PathBuf> {
-    let found = mountinfo.split(|byte| *byte == b'\n').rfind(|line| {
-        let place = line.split(|byte| *byte == b' ').nth(4);
-        place.is_some_and(|place| unescape(place) == directory.as_os_str().as_bytes())
-    })?;
-    // The fields behind the dash: type, source, options.
-    let mut fields = found.split(|byte| *byte == b' ').skip_while(|field| *field != b"-");
-    Some(PathBuf::from(std::ffi::OsString::from_vec(unescape(fields.nth(2)?))))
-}
-
-/// Reads the kernel's `\040` and the like.
-pub(crate) fn unescape(text: &[u8]) -> Vec<u8> {
-    let mut read = Vec::with_capacity(text.len());
-    let mut rest = text;
-    while let Some((&first, behind)) = rest.split_first() {
-        let octal =
-            behind.get(..3).filter(|_| first == b'\\').and_then(|digits| std::str::from_utf8(digits).ok());
-        match octal.and_then(|digits| u8::from_str_radix(digits, 8).ok()) {
-            Some(byte) => {
-                read.push(byte);
-                rest = behind.get(3..).unwrap_or_default();
-            }
-            None => {
-                read.push(first);
-                rest = behind;
-            }
-        }
-    }
-    read
+fn source_of(table: &[Mount], directory: &Path) -> Option<PathBuf> {
+    table.iter().rfind(|mount| mount.point == directory).map(|mount| mount.source.clone())
 }
 
 #[cfg(test)]
@@ -303,10 +282,10 @@ mod tests {
     fn the_last_mount_at_a_place_is_the_one_that_is_seen() {
         let text = b"30 24 7:0 / /a\\040b rw shared:9 - ext4 /dev/loop0 rw\n\
             31 24 7:1 / /a\\040b rw - btrfs /dev/loop1 rw\n32 24 7:2 /x /a rw - ext4 /dev/\\134x rw\n";
-        assert_eq!(source_of(text, Path::new("/a b")), Some(PathBuf::from("/dev/loop1")));
-        assert_eq!(source_of(text, Path::new("/a")), Some(PathBuf::from("/dev/\\x")));
-        assert_eq!(source_of(text, Path::new("/b")), None);
-        assert_eq!(unescape(b"\\9\\04"), b"\\9\\04");
+        let table = mount_table::parse(text);
+        assert_eq!(source_of(&table, Path::new("/a b")), Some(PathBuf::from("/dev/loop1")));
+        assert_eq!(source_of(&table, Path::new("/a")), Some(PathBuf::from("/dev/\\x")));
+        assert_eq!(source_of(&table, Path::new("/b")), None);
     }
 
     #[test]

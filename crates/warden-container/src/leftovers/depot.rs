@@ -6,6 +6,8 @@ use std::fs;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
+use warden_linux::mount_table::{self, Mount};
+
 use crate::depot::{IMAGES, TRASH, ids};
 use crate::error::Error;
 use crate::id::Id;
@@ -47,19 +49,16 @@ fn names(directory: &Path) -> Vec<String> {
 /// Mounts below a depot in this mount namespace, where neither the daemon nor its helpers make any; each with the container
 /// in whose directory it is.
 pub(super) fn mounts(depot: &Path) -> Vec<(PathBuf, Option<Id>)> {
-    let table = fs::read("/proc/self/mountinfo").unwrap_or_default();
-    below(&table, depot)
+    below(&mount_table::read().unwrap_or_default(), depot)
 }
 
-fn below(table: &[u8], depot: &Path) -> Vec<(PathBuf, Option<Id>)> {
-    let place = |line: &[u8]| {
-        let place = line.split(|byte| *byte == b' ').nth(4)?;
-        let place = PathBuf::from(OsStr::from_bytes(&crate::disk::image::unescape(place)));
-        let inside = place.strip_prefix(depot).ok()?.components().next()?.as_os_str().to_owned();
-        (inside == TRASH || Id::parse(inside.as_bytes()).is_some())
-            .then(|| (place, Id::parse(inside.as_bytes())))
+fn below(table: &[Mount], depot: &Path) -> Vec<(PathBuf, Option<Id>)> {
+    let place = |mount: &Mount| {
+        let inside = mount.point.strip_prefix(depot).ok()?.components().next()?.as_os_str().to_owned();
+        let id = Id::parse(inside.as_bytes());
+        (inside == TRASH || id.is_some()).then(|| (mount.point.clone(), id))
     };
-    table.split(|byte| *byte == b'\n').filter_map(place).collect()
+    table.iter().filter_map(place).collect()
 }
 
 #[cfg(test)]
@@ -78,7 +77,7 @@ mod tests {
             (PathBuf::from("/depot/00000000001/tmp/x y"), id),
             (PathBuf::from("/depot/.trash/00000000002"), None),
         ];
-        assert_eq!(below(table, Path::new("/depot")), expected);
+        assert_eq!(below(&mount_table::parse(table), Path::new("/depot")), expected);
     }
 
     #[test]

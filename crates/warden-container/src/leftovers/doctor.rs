@@ -1,13 +1,15 @@
 //! What an operator's `wardend doctor` sees, beside a daemon or without one.
 
 use std::fs::File;
+use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::{Kind, Leftover, Place};
+use super::{Kind, Leftover, Place, processes};
 use crate::cgroup::Cgroups;
 use crate::depot;
-use crate::error::Error;
+use crate::disk::image;
+use crate::error::{Context, Error};
 use crate::machine::Machine;
 use crate::network::owner;
 use crate::recovery;
@@ -32,6 +34,14 @@ impl Doctor {
         let depot = settings.depot.canonicalize().unwrap_or_else(|_| settings.depot.clone());
         // What another depot's containers have would look left over.
         owner::examine(&settings.firewall.table, &depot)?;
+        // Behind a mount that is not seen here containers would look as if they had no directory.
+        if let Some(image) = &settings.depot_image
+            && !image::is_mounted_at(&depot)
+            && !processes::of(&depot).is_empty()
+        {
+            let why = format!("{} is not mounted there, and its containers run", image.path.display());
+            return Err(io::Error::other(why)).context(|| format!("looking into depot {}", depot.display()));
+        }
         let lock = depot::lock_unused(&depot)?;
         let cgroups = Cgroups::inspect(&settings.cgroup_parent)?;
         Ok(Self { settings, depot, lock, cgroups })
@@ -50,7 +60,9 @@ impl Doctor {
         }
         let mut found = place.look()?;
         for id in depot::ids(&self.depot)? {
-            if let Err((reason, _)) = recovery::judge(id, &self.depot.join(id)) {
+            let directory = self.depot.join(id);
+            if let Err((reason, _)) = recovery::judge(id, &directory) {
+                reason.check_version(&directory)?;
                 found.push(Leftover { kind: Kind::Container, name: format!("{id}: {reason}"), id: Some(id) });
             }
         }

@@ -10,14 +10,14 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use warden_linux::loop_device;
+use warden_linux::mount_table::{self, Mount};
 
-use crate::disk::image::unescape;
 use crate::error::{Context, Error};
 
 /// Finds them.
 pub(super) fn of(image: Option<&Path>, depot: &Path) -> Vec<PathBuf> {
     let image = image.and_then(|image| fs::metadata(image).ok());
-    let table = fs::read("/proc/self/mountinfo").unwrap_or_default();
+    let table = mount_table::read().unwrap_or_default();
     let is_ours = |backing: &Path| {
         let is_image = |found: fs::Metadata| {
             image.as_ref().is_some_and(|image| (found.dev(), found.ino()) == (image.dev(), image.ino()))
@@ -35,7 +35,7 @@ pub(super) fn of(image: Option<&Path>, depot: &Path) -> Vec<PathBuf> {
 /// Detaches one from its file, if nothing of it is mounted where that can be seen; tells whether it is free.
 pub(super) fn release(device: &Path) -> Result<bool, Error> {
     let action = || format!("releasing {}", device.display());
-    let table = fs::read("/proc/self/mountinfo").context(action)?;
+    let table = mount_table::read().context(action)?;
     if !places(&table, device).is_empty() {
         return Ok(false);
     }
@@ -46,16 +46,8 @@ pub(super) fn release(device: &Path) -> Result<bool, Error> {
 }
 
 /// Where a device is mounted. By its name: file systems like btrfs have a number of their own.
-fn places(table: &[u8], device: &Path) -> Vec<PathBuf> {
-    let path = |field: &[u8]| PathBuf::from(OsStr::from_bytes(&unescape(field)));
-    let place = |line: &[u8]| {
-        let mut fields = line.split(|byte| *byte == b' ');
-        let place = path(fields.nth(4)?);
-        // The fields behind the dash: type, source, options.
-        let source = path(fields.skip_while(|field| *field != b"-").nth(2)?);
-        (source == device).then_some(place)
-    };
-    table.split(|byte| *byte == b'\n').filter_map(place).collect()
+fn places(table: &[Mount], device: &Path) -> Vec<PathBuf> {
+    table.iter().filter(|mount| mount.source == device).map(|mount| mount.point.clone()).collect()
 }
 
 /// The file of a loop device.
@@ -72,7 +64,8 @@ mod tests {
     fn a_device_is_mounted_where_the_table_has_its_name_as_the_source() {
         let table = b"30 24 7:0 / /a\\040b rw shared:9 - ext4 /dev/loop0 rw\n\
             31 24 0:7 / /dev/loop1 rw - btrfs /dev/loop0 rw\n32 24 0:8 / /c rw - tmpfs none rw\n\n1 2";
-        let found = |device: &str| places(table, Path::new(device));
+        let table = mount_table::parse(table);
+        let found = |device: &str| places(&table, Path::new(device));
         assert_eq!(found("/dev/loop0"), [Path::new("/a b"), Path::new("/dev/loop1")]);
         assert!(found("/dev/loop1").is_empty() && found("/dev/loop").is_empty());
     }

@@ -92,7 +92,11 @@ fn port_range(text: &[u8]) -> Result<(u16, u16), Error> {
     let words = std::str::from_utf8(text).map_err(|_| refused())?;
     let is_port = |word: &str| word.bytes().all(|byte| byte.is_ascii_digit());
     let port = |word: &str| word.parse::<u16>().ok().filter(|_| is_port(word)).ok_or_else(refused);
-    let Some((first, last)) = words.split_once(':') else { return port(words).map(|port| (port, port)) };
+    let Some((first, last)) = words.split_once(':') else {
+        // As where it is not called a range.
+        let single = port(words)?;
+        return if single == 0 { Err(refused()) } else { Ok((single, single)) };
+    };
     let end = |word: &str, open: u16| if word.is_empty() { Ok(open) } else { port(word) };
     let (first, last) = (end(first, 0)?, end(last, u16::MAX)?);
     if last <= first { Err(Error::BadPortRange) } else { Ok((first, last)) }
@@ -204,7 +208,7 @@ mod tests {
                 "Port range maximum must be greater than minimum"
             );
         }
-        for text in ["", "1:65536", "-1:5", "+1:5", "a:b", "1-5", "1:2:3", " 1:2"] {
+        for text in ["", "0", "1:65536", "-1:5", "+1:5", "a:b", "1-5", "1:2:3", " 1:2"] {
             let refused = range(text).unwrap_err().to_string();
             assert!(refused.starts_with(&format!("invalid port_range \"{text}\": ")), "{refused}");
         }

@@ -4,8 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use warden_linux::mount_table::{self, Mount};
+
 use super::Item;
-use super::machine::read;
 
 /// The controllers that containers want, with what is done without each.
 const WANTED: [(&str, &str); 6] = [
@@ -28,7 +29,7 @@ struct Layout {
 
 /// Looks at everything.
 pub(super) fn items() -> Vec<Item> {
-    let layout = Layout::parse(&read("/proc/self/mountinfo"));
+    let layout = Layout::of(&mount_table::read().unwrap_or_default());
     let unified = layout.v2.as_ref().map(|root| controllers(root)).unwrap_or_default();
     judge(&layout, &unified)
 }
@@ -40,19 +41,16 @@ fn controllers(root: &Path) -> BTreeSet<String> {
 }
 
 impl Layout {
-    /// Reads /proc/self/mountinfo.
-    fn parse(mountinfo: &str) -> Self {
+    /// Looks through the table of mounts.
+    fn of(table: &[Mount]) -> Self {
         let mut layout = Self::default();
-        for line in mountinfo.lines() {
-            let Some((place, source)) = line.split_once(" - ") else { continue };
-            let Some(path) = place.split(' ').nth(4).map(PathBuf::from) else { continue };
-            let mut source = source.split(' ');
-            match (source.next(), source.nth(1)) {
-                (Some("cgroup"), Some(options)) => {
+        for Mount { point, kind, options, .. } in table {
+            match kind.as_str() {
+                "cgroup" => {
                     let names = options.split(',').filter(|name| !matches!(*name, "rw" | "ro" | "xattr"));
-                    layout.v1.extend(names.map(|name| (name.to_owned(), path.clone())));
+                    layout.v1.extend(names.map(|name| (name.to_owned(), point.clone())));
                 }
-                (Some("cgroup2"), _) => layout.v2 = Some(path),
+                "cgroup2" => layout.v2 = Some(point.clone()),
                 _ => {}
             }
         }
@@ -105,6 +103,10 @@ mod tests {
         format!("30 24 0:26 / {path} rw,nosuid shared:9 - {kind} {kind} {options}\n")
     }
 
+    fn layout(table: &str) -> Layout {
+        Layout::of(&mount_table::parse(table.as_bytes()))
+    }
+
     fn missing(layout: &Layout, unified: &[&str]) -> Vec<String> {
         let unified = unified.iter().map(|name| (*name).to_owned()).collect();
         let items = judge(layout, &unified).into_iter();
@@ -113,7 +115,7 @@ mod tests {
 
     #[test]
     fn a_machine_of_version_2_misses_nothing() {
-        let layout = Layout::parse(&line("/sys/fs/cgroup", "cgroup2", "rw,nsdelegate"));
+        let layout = layout(&line("/sys/fs/cgroup", "cgroup2", "rw,nsdelegate"));
         assert_eq!((layout.name(), &layout.v2), ("version 2", &Some(PathBuf::from("/sys/fs/cgroup"))));
         assert!(missing(&layout, &["cpuset", "cpu", "io", "memory", "pids"]).is_empty());
         assert_eq!(missing(&layout, &["cpu", "io", "pids"]), ["cgroup controller memory"]);
@@ -124,7 +126,7 @@ mod tests {
         let text = line("/sys/fs/cgroup/cpu,cpuacct", "cgroup", "rw,cpu,cpuacct")
             + &line("/sys/fs/cgroup/memory", "cgroup", "rw,memory")
             + &line("/sys/fs/cgroup/unified", "cgroup2", "rw");
-        let layout = Layout::parse(&text);
+        let layout = layout(&text);
         assert_eq!(layout.v1["cpuacct"], layout.v1["cpu"]);
         assert!(layout.name().starts_with("version 1, with"));
         assert_eq!(missing(&layout, &["pids"]), ["cgroup controller devices", "cgroup controller blkio"]);
@@ -132,7 +134,7 @@ mod tests {
 
     #[test]
     fn no_cgroups_at_all_cannot_serve() {
-        let layout = Layout::parse("22 1 0:20 / /proc rw - proc proc rw\nbroken line\n");
+        let layout = layout("22 1 0:20 / /proc rw - proc proc rw\nbroken line\n");
         assert!(matches!(judge(&layout, &BTreeSet::new())[0].verdict, Verdict::Needed(_)));
     }
 }
