@@ -34,7 +34,6 @@ pub(crate) struct Signals {
 impl Signals {
     /// Catches them from now on.
     pub(crate) fn catch() -> Result<Self, Failure> {
-        let catch = |kind| signal(kind).map_err(|source| Failure::io("catching signals", source));
         Ok(Self {
             drain: catch(SignalKind::user_defined2())?,
             terminate: catch(SignalKind::terminate())?,
@@ -55,6 +54,15 @@ impl Signals {
     pub(crate) async fn end(&mut self) {
         while self.next().await == Order::Drain {}
     }
+}
+
+/// Catches SIGHUP, which ends nothing, from now on.
+pub(crate) fn sighups() -> Result<Signal, Failure> {
+    catch(SignalKind::hangup())
+}
+
+fn catch(kind: SignalKind) -> Result<Signal, Failure> {
+    signal(kind).map_err(|source| Failure::io("catching signals", source))
 }
 
 /// What a connection hears of the drain.

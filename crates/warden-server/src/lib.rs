@@ -39,9 +39,9 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
     if let Some(Action::Doctor { repair, json }) = arguments.action {
         return doctor::run(&config, repair, json);
     }
-    logging::start(&config.logging)?;
+    let log = logging::start(&config.logging)?;
     for warning in &warnings {
         tracing::warn!("configuration: {warning}");
     }
-    server::run(&config)
+    server::run(&config, log)
 }

@@ -2,10 +2,11 @@
 
 use std::fmt;
 use std::fs::{File, OpenOptions};
+use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process;
-use std::sync::Mutex;
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde_json::{Map, Value, json};
@@ -20,11 +21,44 @@ use tracing_subscriber::registry::LookupSpan;
 use crate::config::{Format, Level, Logging};
 use crate::failure::Failure;
 
-/// Starts to write log lines; what was logged before is lost.
-pub(crate) fn start(logging: &Logging) -> Result<(), Failure> {
-    let writer = match &logging.file {
+/// The file that log lines go to.
+#[derive(Debug)]
+pub(crate) struct LogFile {
+    path: PathBuf,
+    open: RwLock<File>,
+}
+
+impl LogFile {
+    fn open(path: &Path) -> Result<Self, Failure> {
+        Ok(Self { path: path.to_owned(), open: RwLock::new(open(path)?) })
+    }
+
+    /// Goes on in the file of this name that is there now, or in a new one: the old one was moved away.
+    pub(crate) fn reopen(&self) {
+        match open(&self.path) {
+            Ok(file) => *self.open.write().unwrap_or_else(PoisonError::into_inner) = file,
+            Err(error) => tracing::error!(%error, "the log goes on in the old file"),
+        }
+    }
+}
+
+/// Each line is one write, which the kernel appends as a whole.
+impl Write for &LogFile {
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        (&*self.open.read().unwrap_or_else(PoisonError::into_inner)).write(line)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Starts to write log lines; what was logged before is lost. Gives the file, where it is one.
+pub(crate) fn start(logging: &Logging) -> Result<Option<Arc<LogFile>>, Failure> {
+    let file = logging.file.as_deref().map(LogFile::open).transpose()?.map(Arc::new);
+    let writer = match &file {
         None => BoxMakeWriter::new(std::io::stderr),
-        Some(path) => BoxMakeWriter::new(Mutex::new(open(path)?)),
+        Some(file) => BoxMakeWriter::new(Arc::clone(file)),
     };
     let lines =
         tracing_subscriber::fmt().with_max_level(filter(logging.level)).with_writer(writer).with_ansi(false);
@@ -32,7 +66,7 @@ pub(crate) fn start(logging: &Logging) -> Result<(), Failure> {
         Format::Json => lines.event_format(JsonLine).init(),
         Format::Text => lines.with_target(false).init(),
     }
-    Ok(())
+    Ok(file)
 }
 
 fn open(path: &Path) -> Result<File, Failure> {
@@ -161,7 +195,7 @@ mod tests {
     #[test]
     fn a_json_line_holds_message_level_source_and_data() {
         let file = tempfile::NamedTempFile::new().unwrap();
-        let writer = Mutex::new(open(file.path()).unwrap());
+        let writer = Arc::new(LogFile::open(file.path()).unwrap());
         let lines = tracing_subscriber::fmt().with_writer(writer).event_format(JsonLine).finish();
         tracing::subscriber::with_default(lines, || {
             tracing::warn!(handle = "a\nb", count = 7, fine = true, error = %"gone", "half {}", "done");

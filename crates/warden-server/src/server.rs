@@ -4,9 +4,11 @@
 //! domain's start removes what an earlier daemon left, and must not take a living one's for that.
 
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::net::{TcpListener, UnixListener, UnixStream};
+use tokio::signal::unix::Signal;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
@@ -16,10 +18,11 @@ use warden_protocol::Response;
 use crate::capacity::Capacity;
 use crate::config::{Config, Server};
 use crate::connection::Client;
-use crate::drain::{Drain, Order, Signals};
+use crate::drain::{self, Drain, Order, Signals};
 use crate::failure::Failure;
 use crate::gate::{Gate, Peer};
 use crate::listener::{self, Listener, SocketFile};
+use crate::logging::LogFile;
 use crate::pidfile::Pidfile;
 use crate::{descriptors, health};
 
@@ -30,7 +33,7 @@ const PAUSE: Duration = Duration::from_millis(100);
 const FAREWELL: Duration = Duration::from_secs(1);
 
 /// Serves until a signal ends it.
-pub(crate) fn run(config: &Config) -> Result<ExitCode, Failure> {
+pub(crate) fn run(config: &Config, log: Option<Arc<LogFile>>) -> Result<ExitCode, Failure> {
     if !rustix::process::geteuid().is_root() {
         return Err(Failure::NotRoot);
     }
@@ -38,7 +41,7 @@ pub(crate) fn run(config: &Config) -> Result<ExitCode, Failure> {
     let runtime =
         tokio::runtime::Builder::new_multi_thread().worker_threads(async_threads()).enable_all().build();
     let runtime = runtime.map_err(|source| Failure::io("starting the runtime", source))?;
-    let outcome = runtime.block_on(start(config));
+    let outcome = runtime.block_on(start(config, log));
     runtime.shutdown_timeout(FAREWELL);
     outcome.map(|()| ExitCode::SUCCESS)
 }
@@ -51,8 +54,9 @@ fn async_threads() -> usize {
 }
 
 /// Starts everything in order, then serves.
-async fn start(config: &Config) -> Result<(), Failure> {
+async fn start(config: &Config, log: Option<Arc<LogFile>>) -> Result<(), Failure> {
     let mut signals = Signals::catch()?;
+    tokio::spawn(follow_log(drain::sighups()?, log));
     let settings = config.settings()?;
     let gate = Gate::of(&config.server.access)?;
     let mut pidfile = config.server.pidfile.as_deref().map(Pidfile::lock).transpose()?;
@@ -74,6 +78,15 @@ async fn start(config: &Config) -> Result<(), Failure> {
     let outcome = served.await;
     host.shutdown().await;
     outcome
+}
+
+/// Opens the log file anew at each SIGHUP, which does nothing without one.
+async fn follow_log(mut sighups: Signal, log: Option<Arc<LogFile>>) {
+    while sighups.recv().await.is_some() {
+        if let Some(log) = &log {
+            log.reopen();
+        }
+    }
 }
 
 fn log_start(config: &Config, health: &TcpListener) {

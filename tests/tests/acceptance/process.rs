@@ -257,6 +257,20 @@ fn the_log_has_one_json_object_for_each_command() {
 }
 
 #[test]
+fn the_log_file_is_opened_anew_at_sighup_and_nothing_else_happens() {
+    let daemon = Daemon::own();
+    let mut client = daemon.connect();
+    let handle = client.create();
+    let (log, moved) = (daemon.directory().join("wardend.log"), daemon.directory().join("wardend.log.1"));
+    fs::rename(&log, &moved).unwrap();
+    daemon.signal(Signal::HUP);
+    eventually("the log is there again", 10, || log.exists());
+    client.destroy(&handle);
+    assert!(fs::read_to_string(&log).unwrap().contains("\"destroyed\""));
+    assert!(!fs::read_to_string(&moved).unwrap().contains("\"destroyed\""));
+}
+
+#[test]
 fn the_log_can_be_for_people() {
     let daemon = Daemon::with(&[("logging.level", "info"), ("logging.format", "text")]);
     daemon.connect().create();
