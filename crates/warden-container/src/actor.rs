@@ -18,7 +18,6 @@ use warden_iomux::message::{CopyOrder, Event, Exit, ExitCause, Output, Request, 
 
 use crate::admission::Operation;
 use crate::cgroup::oom::{Alarm, Watch};
-use crate::container::Shared;
 use crate::copies::Copies;
 use crate::ending::Ending;
 use crate::error::{Context, Error};
@@ -32,6 +31,7 @@ use crate::process::Process;
 use crate::recovery::Adoption;
 use crate::request::{Run, Stop};
 use crate::rlimits::{Lowered, lowered};
+use crate::shared::Shared;
 use crate::state::State;
 use crate::stopping::Stopping;
 use crate::supervisor::Supervisor;

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use tokio::runtime::Handle;
 
-use crate::container::{Container, Shared};
+use crate::container::Container;
 use crate::dns;
 use crate::error::{Error, blocking};
 use crate::id::Id;
@@ -19,6 +19,7 @@ use crate::plan::Plan;
 use crate::references::ConnectionId;
 use crate::registry::{Registry, Reservation};
 use crate::request::{Bind, Create};
+use crate::shared::Shared;
 use crate::standing::HandedOver;
 use crate::state::State;
 use crate::supervisor::Supervisor;

@@ -44,6 +44,7 @@ pub mod request;
 mod rlimits;
 mod saving;
 pub mod settings;
+mod shared;
 mod snapshot;
 mod standing;
 pub mod state;

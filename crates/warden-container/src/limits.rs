@@ -10,11 +10,11 @@ use tokio::sync::mpsc;
 use crate::actor::Command;
 use crate::cgroup::oom::Watch;
 use crate::cgroup::{cpu, memory};
-use crate::container::Shared;
 use crate::disk;
 use crate::error::{Context, Error, blocking};
 use crate::pool::lock;
 use crate::request::{self, Bandwidth, Cpu};
+use crate::shared::Shared;
 
 /// What clients have limited, as they asked for it; absent where nobody did.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crate::actor::Actor;
 use crate::cgroup::oom::{Alarm, Watch};
-use crate::container::Shared;
+use crate::shared::Shared;
 use crate::state::State;
 
 /// What clients show to their users.

@@ -41,7 +41,7 @@ use warden_iomux::layout::Layout;
 use warden_linux::socket::PacketSocket;
 
 use crate::cgroup::oom::Watch;
-use crate::container::{Container, Shared};
+use crate::container::Container;
 use crate::dns;
 use crate::error::{Context, Error, blocking};
 use crate::id::Id;
@@ -53,6 +53,7 @@ use crate::machine::Machine;
 use crate::network::ContainerNetwork;
 use crate::pool::lock;
 use crate::registry::{Registry, Reservation};
+use crate::shared::Shared;
 use crate::snapshot::{self, Snapshot, Unreadable};
 use crate::state::State;
 use crate::supervisor::{Supervisor, is_absence};

@@ -6,10 +6,10 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use crate::actor::{Actor, Reply};
-use crate::container::Shared;
 use crate::error::{Context, Error, blocking};
 use crate::ledger;
 use crate::pool::lock;
+use crate::shared::Shared;
 use crate::snapshot::Snapshot;
 use crate::state::State;
 
