@@ -1,8 +1,8 @@
 //! The task that owns one container: commands, what iomux says, and timers go in; nothing in here waits for a job, a
-//! stop or a destruction. The states are drawn in [`crate::state`]; how it is stopped
-//! is in [`crate::stopping`], how it ends in [`crate::ending`].
+//! stop or a destruction. The states are drawn in [`crate::state`]; how jobs are started is in [`crate::starting`], how they
+//! are stopped in [`crate::stopping`], how the container ends in [`crate::ending`]; what is done when iomux or the init ends
+//! by itself is in [`crate::loss`].
 
-use std::collections::HashMap;
 use std::future::pending;
 use std::io;
 use std::os::fd::OwnedFd;
@@ -12,36 +12,24 @@ use std::time::Instant;
 
 use tokio::sync::{mpsc, oneshot};
 use warden_copy::Totals;
-use warden_init::byte_string::ByteString;
-use warden_init::message::{Process as Program, SpawnStep};
-use warden_iomux::message::{CopyOrder, Event, Exit, ExitCause, Output, Request, Step, Syslog};
+use warden_iomux::message::{CopyOrder, Event, Request};
 
-use crate::admission::Operation;
 use crate::cgroup::oom::{Alarm, Watch};
 use crate::copies::Copies;
 use crate::ending::Ending;
 use crate::error::{Context, Error};
-use crate::image::SHELL;
 use crate::job::Job;
 use crate::link::{Link, Lost};
-use crate::machine::KILL_TIME;
 use crate::out_of_memory;
-use crate::plan::USER;
 use crate::process::Process;
 use crate::recovery::Adoption;
 use crate::request::{Run, Stop};
-use crate::rlimits::{Lowered, lowered};
 use crate::shared::Shared;
+use crate::starting::Starts;
 use crate::state::State;
 use crate::stopping::Stopping;
 use crate::supervisor::Supervisor;
 use crate::take_over::TakeOver;
-
-/// How often a job is asked for.
-const MAX_ASKED: u32 = 4;
-
-/// How many iomuxes of one container may say what is not understood before it is ended.
-const MAX_MISUNDERSTOOD: u32 = 3;
 
 /// Answers one request.
 pub(crate) type Reply<T> = oneshot::Sender<Result<T, Error>>;
@@ -92,8 +80,8 @@ pub(crate) struct Actor {
     /// Another iomux, in the place of one that has died.
     pub(crate) take_over: Option<TakeOver>,
     /// How many iomuxes were not understood.
-    misunderstood: u32,
-    starting: HashMap<u32, Starting>,
+    pub(crate) misunderstood: u32,
+    pub(crate) starting: Starts,
     pub(crate) copies: Copies,
     /// Its memory, from the first limit of it to its end.
     pub(crate) alarm: Option<Alarm>,
@@ -102,18 +90,6 @@ pub(crate) struct Actor {
     pub(crate) idle: bool,
     pub(crate) ending: Option<Ending>,
     pub(crate) finished: bool,
-}
-
-/// A job that iomux was asked for.
-#[derive(Debug)]
-struct Starting {
-    user: &'static str,
-    reply: Reply<Arc<Job>>,
-    /// What to ask again, should iomux die before it has done it.
-    request: Request,
-    stdin: OwnedFd,
-    /// How often it was asked.
-    asked: u32,
 }
 
 /// What the actor reacts to.
@@ -155,7 +131,7 @@ impl Actor {
             init: 0,
             take_over: None,
             misunderstood: 0,
-            starting: HashMap::new(),
+            starting: Starts::default(),
             copies: Copies::default(),
             alarm: None,
             stopping: None,
@@ -242,54 +218,6 @@ impl Actor {
         }
     }
 
-    fn spawn(&mut self, run: Run, stdin: OwnedFd, reply: Reply<Arc<Job>>) {
-        let user = if run.privileged { "root" } else { USER };
-        match self.ask_for_job(run, user, stdin) {
-            Ok((job, request, stdin)) => {
-                self.starting.insert(job, Starting { user, reply, request, stdin, asked: 1 });
-            }
-            Err(error) => drop(reply.send(Err(error))),
-        }
-    }
-
-    fn ask_for_job(
-        &mut self,
-        run: Run,
-        user: &str,
-        stdin: OwnedFd,
-    ) -> Result<(u32, Request, OwnedFd), Error> {
-        self.shared.admit(Operation::Spawn)?;
-        let machine = &self.shared.machine;
-        let limit = machine.settings.max_running_jobs;
-        if self.starting.len() + self.shared.jobs.running().len() >= limit {
-            return Err(Error::TooManyJobs(limit));
-        }
-        let action = || format!("starting {SHELL} as {user}");
-        let link = self.link.as_mut().ok_or(io::ErrorKind::BrokenPipe).context(action)?;
-        let job = machine.next_job();
-        let settings = &machine.settings;
-        let mut rlimits = settings.rlimits.clone();
-        rlimits.extend(run.rlimits);
-        for Lowered { resource, asked, given } in lowered(rlimits.clone(), settings.ids.is_some()) {
-            tracing::warn!(container = %self.shared.id, job, ?resource, asked, given, "a limit of a job cannot be raised so far");
-        }
-        let process = Program {
-            program: SHELL.into(),
-            arguments: Vec::new(),
-            user: user.into(),
-            lang: settings.lang.as_str().into(),
-            rlimits: rlimits.into_iter().collect(),
-        };
-        let log = run
-            .log_tag
-            .map(|tag| Syslog { tag: ByteString(tag), socket: settings.syslog_socket.as_path().into() });
-        let output = Output { limit: settings.job_output_limit, discard: run.discard_output, log };
-        let request = Request::Spawn { job, process, output };
-        let copy = stdin.try_clone().context(action)?;
-        link.send(&request, Some(stdin)).context(action)?;
-        Ok((job, request, copy))
-    }
-
     /// Sends a request that has no descriptor; a socket that is gone is noticed where it is read.
     pub(crate) fn send(&mut self, request: &Request) {
         if let Some(link) = &mut self.link
@@ -327,183 +255,6 @@ impl Actor {
             }
         }
     }
-
-    fn job_started(&mut self, id: u32) {
-        let Some(starting) = self.starting.remove(&id) else {
-            // The daemon before asked for it, or it is told once more by an iomux that took over.
-            tracing::debug!(container = %self.shared.id, job = id, "iomux tells of a job");
-            return;
-        };
-        tracing::debug!(container = %self.shared.id, job = id, user = starting.user, "job started");
-        // Who asked may be gone; the job goes on.
-        drop(starting.reply.send(Ok(self.shared.jobs.add(id))));
-    }
-
-    /// An iomux that took over knows a job of which the one before could not say that it had started.
-    fn job_is_known(&mut self, id: u32) {
-        if self.starting.contains_key(&id) {
-            self.job_started(id);
-        }
-    }
-
-    /// Asks again for jobs that an iomux which has died was asked for, and that the next does not know: they were never
-    /// started. One that each iomux dies of is given up.
-    pub(crate) fn start_again(&mut self) {
-        for (job, mut starting) in std::mem::take(&mut self.starting) {
-            starting.asked += 1;
-            let stdin = starting.stdin.try_clone();
-            let sent = match (&mut self.link, stdin) {
-                _ if starting.asked > MAX_ASKED => Err(io::Error::other("its supervisor has died each time")),
-                (Some(link), Ok(stdin)) => link.send(&starting.request, Some(stdin)),
-                (None, _) => Err(io::ErrorKind::BrokenPipe.into()),
-                (_, Err(error)) => Err(error),
-            };
-            match sent {
-                Ok(()) => drop(self.starting.insert(job, starting)),
-                Err(source) => {
-                    let action = format!("starting {SHELL} as {}", starting.user);
-                    drop(starting.reply.send(Err(Error::Failed { action, source })));
-                }
-            }
-        }
-    }
-
-    fn job_refused(&mut self, id: u32, step: Step, errno: i32) {
-        let Some(starting) = self.starting.remove(&id) else {
-            // The daemon before asked for it: its directory was there, and is gone.
-            self.shared.jobs.end(id, Exit { cause: ExitCause::InitDied, stdout: 0, stderr: 0 });
-            self.shared.jobs.forget(id);
-            return;
-        };
-        let failed = || {
-            let action = format!("starting {SHELL} as {}: {}", starting.user, words(step));
-            Error::Failed { action, source: io::Error::from_raw_os_error(errno) }
-        };
-        // An init that was killed meanwhile is no fault of the machine.
-        let error = if step == Step::Init { self.ended_instead() } else { None };
-        drop(starting.reply.send(Err(error.unwrap_or_else(failed))));
-    }
-
-    fn job_ended(&mut self, id: u32, exit: Exit) {
-        let Some(job) = self.shared.jobs.get(id) else {
-            // It was delivered, and its files are being removed.
-            tracing::debug!(container = %self.shared.id, job = id, "iomux ended a job that nobody knows");
-            return;
-        };
-        let ended_before = job.now().end.is_some();
-        drop(job);
-        if ended_before {
-            return;
-        }
-        if exit.cause == ExitCause::OutputLimit {
-            self.shared.account_excess(id);
-            self.save_later();
-        }
-        if let ExitCause::OutputFailed(errno) = exit.cause {
-            let error = io::Error::from_raw_os_error(errno);
-            tracing::error!(container = %self.shared.id, job = id, %error, "the output of a job could not be stored");
-        }
-        tracing::debug!(container = %self.shared.id, job = id, cause = ?exit.cause, "job ended");
-        self.shared.jobs.end(id, exit);
-    }
-
-    fn init_died(&mut self) {
-        self.link = None;
-        self.idle = true;
-        self.end_jobs();
-        self.end_copies();
-        if self.ending.is_none() {
-            self.died("init died");
-            self.shared.set_state(State::Stopped);
-            self.save_later();
-        }
-        self.stop_ended(Ok(()));
-        self.end_after_gone();
-    }
-
-    /// Goes on without iomux: nothing that happens inside can be known any more, so nothing may run inside.
-    pub(crate) fn lose(&mut self, lost: &Lost) {
-        self.link = None;
-        self.shared.jobs.measure();
-        self.end_jobs();
-        self.end_copies();
-        if self.ending.is_none() {
-            tracing::error!(container = %self.shared.id, error = %lost, "lost iomux");
-            self.died("supervisor died");
-            self.shared.set_state(State::Stopped);
-            self.save_later();
-            if let Some(process) = &self.process {
-                process.kill();
-            }
-            self.kill_processes();
-        }
-        let error = self.no_supervisor("stopping");
-        self.stop_ended(Err(error));
-        self.end_after_loss();
-    }
-
-    fn died(&mut self, event: &str) {
-        tracing::error!(container = %self.shared.id, event, "the container has ended by itself");
-        self.shared.add_event(event);
-    }
-
-    fn end_jobs(&mut self) {
-        self.shared.jobs.end_all();
-        for starting in std::mem::take(&mut self.starting).into_values() {
-            let lost = || self.no_supervisor(&format!("starting {SHELL} as {} in", starting.user));
-            drop(starting.reply.send(Err(self.ended_instead().unwrap_or_else(lost))));
-        }
-    }
-
-    /// Why no job starts in a container that is stopped or destroyed since it was asked for.
-    fn ended_instead(&self) -> Option<Error> {
-        self.shared.admit(Operation::Spawn).err()
-    }
-
-    pub(crate) fn no_supervisor(&self, action: &str) -> Error {
-        Error::Failed {
-            action: format!("{action} container {}", self.shared.id),
-            source: io::Error::other("it has ended"),
-        }
-    }
-
-    /// Kills what runs inside, off the async threads; a destruction looks for survivors itself.
-    fn kill_processes(&self) {
-        let shared = Arc::clone(&self.shared);
-        tokio::task::spawn_blocking(move || {
-            if let Err(error) = shared.machine.cgroups.kill(shared.id, Instant::now() + KILL_TIME) {
-                tracing::error!(container = %shared.id, %error, "processes of a lost container still run");
-            }
-        });
-    }
-
-    /// The link has ended: with iomux, if nothing was wrong before. One that is not understood is ended: what it holds
-    /// wshd holds too.
-    fn hear_no_more(&mut self, lost: &Lost) {
-        if !matches!(lost, Lost::Closed) {
-            self.misunderstood += 1;
-        }
-        if self.can_be_replaced() && self.misunderstood <= MAX_MISUNDERSTOOD {
-            self.replace_supervisor(lost);
-        } else {
-            self.lose(lost);
-        }
-    }
-
-    fn supervisor_exited(&mut self) {
-        self.process = None;
-        // What it said before is still to be heard; its socket may be held open by somebody else.
-        while let Some(event) = self.link.as_mut().and_then(Link::next_now) {
-            match event {
-                Ok(event) => self.hear(event),
-                Err(lost) => self.hear_no_more(&lost),
-            }
-        }
-        if self.link.is_some() {
-            self.hear_no_more(&Lost::Closed);
-        }
-        self.end_after_exit();
-    }
 }
 
 async fn next_event(link: Option<&mut Link>) -> Result<Event, Lost> {
@@ -538,24 +289,6 @@ async fn passing(deadline: Option<Instant>) {
     match deadline {
         Some(deadline) => tokio::time::sleep_until(deadline.into()).await,
         None => pending().await,
-    }
-}
-
-/// What was being done when a job could not be started, for people.
-fn words(step: Step) -> &'static str {
-    match step {
-        Step::Files => "making its files",
-        Step::Init => "asking init",
-        Step::Inside(step) => match step {
-            SpawnStep::Request => "handing it to init",
-            SpawnStep::User => "looking the user up in /etc/passwd",
-            SpawnStep::Pipe => "making its pipes",
-            SpawnStep::Fork => "making its process",
-            SpawnStep::Rlimit => "setting its resource limits",
-            SpawnStep::Credentials => "setting its user and groups",
-            SpawnStep::Directory => "entering the home directory",
-            SpawnStep::Exec => "executing it",
-        },
     }
 }
 

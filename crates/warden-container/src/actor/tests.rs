@@ -7,13 +7,15 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use tokio::io::unix::AsyncFd;
-use warden_iomux::message::MAX_PACKET;
+use warden_init::message::SpawnStep;
+use warden_iomux::message::{Exit, ExitCause, MAX_PACKET, Step};
 use warden_linux::socket::PacketSocket;
 
 use super::*;
 use crate::container::Container;
 use crate::fork_server::tests::stand_in;
 use crate::info::Info;
+use crate::loss::MAX_MISUNDERSTOOD;
 use crate::machine::Machine;
 use crate::registry::Registry;
 use crate::settings::Settings;
