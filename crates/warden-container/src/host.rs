@@ -70,7 +70,7 @@ impl Host {
         let machine = Arc::clone(&self.0.machine);
         let removed = blocking(move || {
             machine.removals.finish_all(REMOVAL_TIME);
-            machine.cgroups.remove_parents();
+            machine.cgroups.parent.remove();
             machine.network.close();
             machine.leave_depot()
         });

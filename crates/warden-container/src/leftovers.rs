@@ -99,7 +99,7 @@ impl Place<'_> {
         let nobody = HashSet::new();
         let interfaces = left::all_interfaces(self.table)?;
         let rules = stale::entries(self.table)?;
-        let groups = self.cgroups.map(|cgroups| cgroups.strays(&nobody)).unwrap_or_default();
+        let groups = self.cgroups.map(|cgroups| cgroups.parent.strays(&nobody)).unwrap_or_default();
         let processes = processes::of(self.depot);
         let mounts = depot::mounts(self.depot);
         let trash = depot::trash(self.depot);

@@ -136,7 +136,7 @@ pub(crate) fn start(machine: &Machine) -> Result<Vec<Survivor>, Error> {
         }
     }
     reconcile::at_start(machine);
-    machine.cgroups.share()?;
+    machine.cgroups.parent.share()?;
     if let Err(error) = machine.depot.empty_trash() {
         tracing::warn!(%error, "the trash was not emptied");
     }

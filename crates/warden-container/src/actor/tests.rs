@@ -46,7 +46,7 @@ impl Drop for World {
         let _ = self.machine.destroy(id);
         // Somebody may hold the machine until the process ends.
         self.machine.network.close();
-        self.machine.cgroups.remove_parents();
+        self.machine.cgroups.parent.remove();
     }
 }
 

@@ -91,7 +91,7 @@ impl Doctor {
             done.push((leftover, outcome));
         }
         if let Ok(machine) = machine {
-            machine.cgroups.remove_parents();
+            machine.cgroups.parent.remove();
         }
         done
     }

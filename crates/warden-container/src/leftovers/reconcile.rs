@@ -18,8 +18,11 @@ const PAUSE: Duration = Duration::from_secs(2);
 pub(crate) fn at_start(machine: &Machine) {
     let place = place(machine);
     // Where another daemon shares the cgroups, its containers may be half made.
-    let found =
-        if machine.cgroups.is_alone() { place.look() } else { place.look_twice(Duration::from_secs(1)) };
+    let found = if machine.cgroups.parent.is_alone() {
+        place.look()
+    } else {
+        place.look_twice(Duration::from_secs(1))
+    };
     clean(&place, found);
 }
 
