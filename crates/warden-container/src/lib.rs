@@ -59,6 +59,11 @@ mod tree;
 mod undying;
 mod warm_pool;
 
+/// What can be tried before a daemon is started.
+pub mod trial {
+    pub use crate::network::trial::attempt;
+}
+
 /// What the fuzzer is let into.
 #[cfg(fuzzing)]
 pub mod fuzzing {

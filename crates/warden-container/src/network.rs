@@ -48,6 +48,7 @@ mod state;
 mod table;
 #[cfg(test)]
 mod tests;
+pub(crate) mod trial;
 mod withdrawal;
 
 pub(crate) use namespace::Namespace;

@@ -4,6 +4,7 @@ mod cgroups;
 mod device;
 mod disk;
 mod machine;
+mod network;
 mod paths;
 
 use std::fmt;
@@ -61,6 +62,7 @@ pub fn run(config: &Config, warnings: &[String]) -> ExitCode {
     items.extend(machine::items(config));
     items.extend(cgroups::items());
     items.extend(device::items(config));
+    items.extend(network::items(config));
     items.extend(paths::items(config));
     let text: String = items.iter().map(|item| format!("{item}\n")).collect();
     // A reader that has seen enough is no failure of the check.

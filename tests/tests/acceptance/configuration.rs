@@ -132,9 +132,13 @@ fn check_names_what_it_examined_and_leaves_nothing() {
     let (output, _config) = wardend(&["--check"], &config);
     let stdout = String::from_utf8_lossy(&output.stdout).into_owned();
     assert!(output.status.success(), "{stdout}{}", String::from_utf8_lossy(&output.stderr));
-    for item in ["kernel", "user", "overlay", "cgroup"] {
-        assert!(stdout.to_lowercase().contains(item), "{item}: {stdout}");
+    for item in ["kernel", "user", "overlay", "cgroup", "network of a container", "limits of bandwidth"] {
+        assert!(stdout.contains(&format!("ok       {item}")), "{item}: {stdout}");
     }
+    let ports = "port:\n  pool_start_port: 64500\n";
+    let (output, _config) = wardend(&["--check"], &format!("{config}{ports}"));
+    let refused = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(!output.status.success() && refused.contains("failed   settings: "), "{refused}");
     assert!(!directory.path().join("warden.sock").exists());
     assert!(warden_tests::kernel::cgroups_of("warden-check").is_empty());
     let after = fs::read_to_string("/proc/self/mounts").unwrap();

@@ -50,6 +50,12 @@ fn parent_of(pid: i32) -> io::Result<u32> {
         .ok_or_else(|| io::ErrorKind::InvalidData.into())
 }
 
+impl From<File> for Namespace {
+    fn from(namespace: File) -> Self {
+        Self(namespace.into())
+    }
+}
+
 impl AsFd for Namespace {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.0.as_fd()

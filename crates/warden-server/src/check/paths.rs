@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf, absolute};
 use super::Item;
 use super::machine::version;
 use crate::config::Config;
+use crate::failure::Failure;
 use crate::listener;
 
 /// File systems whose mounts can be idmapped, by f_type (magic.h), with the kernel that taught them.
@@ -44,6 +45,8 @@ pub(super) fn items(config: &Config) -> Vec<Item> {
         Err(failure) => items.push(Item::needed("helpers", failure.to_string())),
     }
     items.push(socket(&server.unix_domain_path));
+    items.extend(server.pidfile.as_deref().map(|path| file("pidfile", path)));
+    items.extend(config.logging.file.as_deref().map(|path| file("log file", path)));
     items
 }
 
@@ -115,7 +118,18 @@ fn socket(path: &Path) -> Item {
     }
     match listener::refuse_live(path) {
         Ok(()) => Item::ok(what, "free"),
+        Err(Failure::SocketInUse(_)) => Item::needed(what, "a server answers there already"),
         Err(failure) => Item::needed(what, failure.to_string()),
+    }
+}
+
+/// A file that is made at start, unless it is there.
+fn file(key: &str, path: &Path) -> Item {
+    let what = format!("{key} {}", path.display());
+    match absolute(path).ok().and_then(|path| path.parent().map(Path::is_dir)) {
+        Some(true) if !path.is_dir() => Item::ok(what, if path.exists() { "there" } else { "made at start" }),
+        Some(true) => Item::needed(what, "a directory"),
+        _ => Item::needed(what, "its directory does not exist"),
     }
 }
 
@@ -159,5 +173,11 @@ mod tests {
         assert!(is_ok(&helper(&file)));
         assert!(!is_ok(&socket(&file)) && is_ok(&socket(&directory.path().join("w.sock"))));
         assert!(!is_ok(&socket(Path::new("/nonexistent/w.sock"))));
+        for (path, serves) in
+            [(file.as_path(), true), (&directory.path().join("new"), true), (directory.path(), false)]
+        {
+            assert_eq!(is_ok(&super::file("pidfile", path)), serves, "{}", path.display());
+        }
+        assert!(!is_ok(&super::file("log file", Path::new("/nonexistent/log"))));
     }
 }
