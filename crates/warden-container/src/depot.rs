@@ -84,6 +84,9 @@ impl Depot {
         let in_use = || io::Error::new(io::ErrorKind::WouldBlock, "another wardend uses it");
         let lock = lock_unused(&path)?.ok_or_else(in_use);
         let lock = lock.context(|| format!("locking depot {}", path.display()))?;
+        // Inside there are files of tenants, of any mode: set-user-id programs of their root, too.
+        fs::set_permissions(&path, Permissions::from_mode(0o700))
+            .context(|| format!("closing depot {} to other users", path.display()))?;
         for name in [TRASH, IMAGES] {
             make_directory(&path.join(name), 0o700, true)?;
         }

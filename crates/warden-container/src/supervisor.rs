@@ -236,7 +236,8 @@ pub(crate) fn end(spec: &Path) -> Result<(), Error> {
 }
 
 fn read_pid(file: &Path) -> Option<Pid> {
-    Pid::from_raw(fs::read_to_string(file).ok()?.trim().parse().ok()?)
+    let text = fs::read_to_string(file).ok()?;
+    Pid::from_raw(text.lines().next()?.parse().ok()?)
 }
 
 /// Tells whether this process was started on this spec: in the container's directory, wherever the depot was then.

@@ -18,6 +18,8 @@ use crate::undying;
 
 /// How many that follow each other may die before they are ready.
 const ATTEMPTS: u32 = 5;
+/// How long the first that died is waited for before the next is tried; each further one for as much longer.
+const PAUSE: Duration = Duration::from_millis(100);
 /// How long a killed one may take to be gone.
 const END_TIME: Duration = Duration::from_secs(5);
 
@@ -54,6 +56,8 @@ impl Actor {
                 match Supervisor::take_over(&machine.supervisors, &spec).await {
                     Err(error) if attempt < ATTEMPTS && !matches!(error, Error::TimedOut { .. }) => {
                         tracing::warn!(%error, attempt, "an iomux did not take over");
+                        // What it lacked, on the disk say, may be there in a moment.
+                        tokio::time::sleep(PAUSE * attempt).await;
                         attempt += 1;
                     }
                     outcome => return outcome,

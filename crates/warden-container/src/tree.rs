@@ -5,6 +5,7 @@ use std::ffi::{CStr, CString};
 use std::io;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use rustix::fs::{AtFlags, FileType, IFlags, Mode, OFlags, RawDir, SeekFrom};
 use rustix::io::Errno;
@@ -16,12 +17,14 @@ const ROUNDS: usize = 16;
 /// Bytes of entries that are read at a time, on the stack of each depth.
 const CHUNK: usize = 8192;
 
+/// How many directories this process has moved up: trees that are removed at the same time may have the same top.
+static MOVED_UP: AtomicU64 = AtomicU64::new(0);
+
 /// Removes an entry of a directory, with everything below it; what does not exist is removed already.
 ///
 /// Goes on past errors and returns the first.
 pub(crate) fn remove(parent: BorrowedFd<'_>, name: &CStr) -> io::Result<()> {
-    let mut removal =
-        Removal { top: parent, moved_up: VecDeque::from([name.to_owned()]), count: 0, error: None };
+    let mut removal = Removal { top: parent, moved_up: VecDeque::from([name.to_owned()]), error: None };
     while let Some(name) = removal.moved_up.pop_front() {
         removal.entry(parent, &name, FileType::Unknown, 0);
     }
@@ -33,7 +36,6 @@ struct Removal<'a> {
     top: BorrowedFd<'a>,
     /// Entries of `top` that are still to be removed.
     moved_up: VecDeque<CString>,
-    count: u64,
     error: Option<Errno>,
 }
 
@@ -93,12 +95,19 @@ impl Removal<'_> {
     }
 
     fn move_up(&mut self, parent: BorrowedFd<'_>, name: &CStr) -> Result<(), Errno> {
-        self.count += 1;
-        let up =
-            CString::new(format!(".deep-{}-{}", std::process::id(), self.count)).map_err(|_| Errno::INVAL)?;
-        changeable(parent, name, || rustix::fs::renameat(parent, name, self.top, &up))?;
-        self.moved_up.push_back(up);
-        Ok(())
+        loop {
+            let number = MOVED_UP.fetch_add(1, Ordering::Relaxed);
+            let up =
+                CString::new(format!(".deep-{}-{number}", std::process::id())).map_err(|_| Errno::INVAL)?;
+            match changeable(parent, name, || rustix::fs::renameat(parent, name, self.top, &up)) {
+                // An earlier process of this number has left it.
+                Err(Errno::NOTEMPTY | Errno::EXIST) => {}
+                moved => {
+                    self.moved_up.extend(moved.is_ok().then_some(up));
+                    return moved;
+                }
+            }
+        }
     }
 }
 
@@ -192,6 +201,28 @@ mod tests {
         }
         remove_in(top.path(), "d").unwrap();
         assert_eq!(fs::read_dir(top.path()).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn deep_trees_of_one_directory_go_at_the_same_time() {
+        let top = tempfile::tempdir().unwrap();
+        for tree in 0..8 {
+            fs::create_dir_all(top.path().join(tree.to_string()).join("d/".repeat(200))).unwrap();
+        }
+        // As a process of this number has left it.
+        fs::create_dir_all(top.path().join(format!(".deep-{}-3/x", std::process::id()))).unwrap();
+        let removed: Vec<_> = std::thread::scope(|scope| {
+            let remove = |tree: u32| {
+                scope.spawn({
+                    let path = top.path();
+                    move || remove_in(path, &tree.to_string())
+                })
+            };
+            let threads: Vec<_> = (0..8).map(remove).collect();
+            threads.into_iter().map(|thread| thread.join().unwrap()).collect()
+        });
+        assert!(removed.iter().all(Result::is_ok), "{removed:?}");
+        assert_eq!(fs::read_dir(top.path()).unwrap().count(), 1);
     }
 
     #[test]

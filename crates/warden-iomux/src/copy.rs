@@ -19,6 +19,7 @@ use warden_copy::receive::Treatment;
 use warden_copy::{receive, send};
 use warden_init::byte_string::ByteString;
 use warden_init::confinement::Confinement;
+use warden_init::note::note;
 use warden_init::spec::{Cgroup, Spec, User};
 use warden_linux::process::{self, Child, ForkOptions};
 use warden_linux::socket::PacketSocket;
@@ -212,7 +213,7 @@ impl Helper {
     fn bury(&self) {
         self.kill();
         if let Err(error) = process::wait(self.child.pidfd.as_fd()) {
-            eprintln!("iomux: reap a copy: {error}");
+            note(format_args!("iomux: reap a copy: {error}"));
         }
     }
 }

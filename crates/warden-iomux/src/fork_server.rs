@@ -21,6 +21,7 @@ use std::os::unix::ffi::OsStringExt;
 
 use serde::{Deserialize, Serialize};
 use warden_init::byte_string::ByteString;
+use warden_init::note::note;
 use warden_linux::epoll::{Epoll, Interest};
 use warden_linux::process::{self, Arguments, ForkOptions};
 use warden_linux::signal;
@@ -135,6 +136,6 @@ fn read(packet: Packet) -> io::Result<(Order, OwnedFd)> {
 }
 
 fn tell(error: &dyn std::error::Error) -> u8 {
-    eprintln!("iomux: {error}");
+    note(format_args!("iomux: {error}"));
     1
 }

@@ -6,6 +6,7 @@ use std::os::fd::OwnedFd;
 use std::path::Path;
 
 use warden_init::message::WaitStatus;
+use warden_init::note::note;
 
 use crate::failpoint;
 use crate::file;
@@ -212,7 +213,7 @@ impl Job {
 /// Removes a job's directory, of a job that never ran.
 pub(crate) fn remove(layout: &Layout, number: u32) {
     if let Err(error) = fs::remove_dir_all(layout.job(number)) {
-        eprintln!("iomux: remove {}: {error}", layout.job(number).display());
+        note(format_args!("iomux: remove {}: {error}", layout.job(number).display()));
     }
 }
 

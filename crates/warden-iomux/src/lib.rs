@@ -1,6 +1,9 @@
 //! iomux, the supervisor of one container (the field's word is shim): keeps its jobs' output and exit statuses
 //! while the daemon comes and goes.
 
+// They panic where stderr cannot be written.
+#![cfg_attr(not(test), deny(clippy::print_stderr, clippy::print_stdout))]
+
 mod client;
 mod copy;
 mod failpoint;

@@ -3,7 +3,7 @@
 use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::fs::FileTypeExt;
+use std::os::unix::fs::{FileExt, FileTypeExt};
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -157,8 +157,15 @@ fn is_abandoned(socket: &Path) -> bool {
     PacketSocket::connect(socket).is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused)
 }
 
+/// Writes over what is there, which a full disk grants. Whoever reads it takes the first line.
 fn write_id(path: &Path, id: i32) -> Result<(), Failure> {
-    fs::write(path, format!("{id}\n")).map_err(failed("write", path))
+    let text = format!("{id}\n");
+    let write = || {
+        let file = OpenOptions::new().write(true).create(true).truncate(false).open(path)?;
+        file.write_all_at(text.as_bytes(), 0)?;
+        file.set_len(text.len() as u64)
+    };
+    write().map_err(failed("write", path))
 }
 
 /// Builds the container and hands its init to the supervisor.
@@ -202,7 +209,7 @@ fn find_init(layout: &Layout) -> io::Result<Option<(Init, PacketSocket)>> {
         Err(error) => return Err(error),
     };
     let text = fs::read_to_string(layout.wshd_pid())?;
-    let pid = text.trim().parse().map_err(|_| io::ErrorKind::InvalidData)?;
+    let pid = text.lines().next().unwrap_or_default().parse().map_err(|_| io::ErrorKind::InvalidData)?;
     let pidfd = match process::open_pidfd(pid) {
         Err(error) if error.raw_os_error() == Some(ESRCH) => return Ok(None),
         other => other?,

@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 
 use warden_init::build::{Init, SetupError};
 use warden_init::message as inside;
+use warden_init::note::note;
 use warden_linux::epoll::{Epoll, Interest};
 use warden_linux::process;
 use warden_linux::socket::{PacketListener, PacketSocket};
@@ -160,7 +161,7 @@ impl Supervisor {
         if self.clients.len() < MAX_CLIENTS
             && let Err(error) = self.add_client(socket)
         {
-            eprintln!("iomux: take a client: {error}");
+            note(format_args!("iomux: take a client: {error}"));
         }
     }
 
@@ -306,7 +307,7 @@ impl Supervisor {
         if let Some(init) = &self.init
             && let Err(error) = process::kill_by_pidfd(init.pidfd())
         {
-            eprintln!("iomux: kill the container's init: {error}");
+            note(format_args!("iomux: kill the container's init: {error}"));
         }
     }
 
@@ -319,7 +320,7 @@ impl Supervisor {
                 Err(error) => {
                     // Its end is the ordinary one. Without this connection no job's end would ever be known.
                     if error.kind() != io::ErrorKind::UnexpectedEof {
-                        eprintln!("iomux: hear the container's init: {error}");
+                        note(format_args!("iomux: hear the container's init: {error}"));
                     }
                     init.hang_up();
                     self.kill_init();
@@ -333,7 +334,7 @@ impl Supervisor {
         match reply {
             inside::Reply::Hello { version } => {
                 if !inside::VERSIONS.contains(&version) {
-                    eprintln!("iomux: the container's init speaks version {version}");
+                    note(format_args!("iomux: the container's init speaks version {version}"));
                     self.kill_init();
                 } else if !self.adopting {
                     self.become_ready();
@@ -373,7 +374,7 @@ impl Supervisor {
         // Not our child where it was taken over.
         let ending = process::wait(init.pidfd());
         if init.ready_pid().is_none() && !self.adopting {
-            eprintln!("iomux: the container's init ended before it served: {ending:?}");
+            note(format_args!("iomux: the container's init ended before it served: {ending:?}"));
             let object = match ending {
                 Ok(process::Ending::Code(code)) => format!("the init, which ended with status {code}"),
                 Ok(process::Ending::Signal(signal)) => format!("the init, which signal {signal} killed"),

@@ -60,8 +60,12 @@ pub(crate) fn start(logging: &Logging) -> Result<Option<Arc<LogFile>>, Failure> 
         None => BoxMakeWriter::new(std::io::stderr),
         Some(file) => BoxMakeWriter::new(Arc::clone(file)),
     };
-    let lines =
-        tracing_subscriber::fmt().with_max_level(filter(logging.level)).with_writer(writer).with_ansi(false);
+    // A line that cannot be written is lost: telling of that on stderr would end the daemon where that fails, too.
+    let lines = tracing_subscriber::fmt()
+        .with_max_level(filter(logging.level))
+        .with_writer(writer)
+        .with_ansi(false)
+        .log_internal_errors(false);
     match logging.format {
         Format::Json => lines.event_format(JsonLine).init(),
         Format::Text => lines.with_target(false).init(),

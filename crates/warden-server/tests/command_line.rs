@@ -114,6 +114,22 @@ fn check_fails_where_nothing_could_be_served() {
 }
 
 #[test]
+fn where_nobody_can_be_told_anything_the_exit_status_is_the_same() {
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = taken.local_addr().unwrap().port();
+    // A line of the log, and then the reason of the end.
+    let served = Place::new(&format!("colour: red\nhealth_check_server:\n  port: {port}"));
+    let config = fs::read_to_string(served.path("wardend.yml")).unwrap();
+    fs::write(served.path("wardend.yml"), config.replace("level: off", "level: warn")).unwrap();
+    for (place, status) in [(served, 1), (Place::new("network:\n  mtu: wide"), 78)] {
+        let full = std::fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
+        let mut command = Command::new(env!("CARGO_BIN_EXE_wardend"));
+        let ended = command.arg("--config").arg(place.path("wardend.yml")).stderr(full).status().unwrap();
+        assert_eq!(ended.code(), Some(status));
+    }
+}
+
+#[test]
 fn a_port_in_use_ends_the_start_before_anything_is_touched() {
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = taken.local_addr().unwrap().port();

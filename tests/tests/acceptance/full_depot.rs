@@ -120,6 +120,53 @@ fn what_cannot_be_written_down_is_not_done() {
 }
 
 #[test]
+fn a_container_whose_jobs_cannot_be_written_down_lives_and_so_do_its_other_jobs() {
+    let mut daemon = Daemon::with(&[NOTHING_AHEAD]);
+    let small = SmallDepot::below(&mut daemon);
+    let mut client = daemon.connect();
+    let [greedy, bystander] = [client.create(), client.create()];
+    let job = client.spawn(&bystander, "sleep 1000");
+    let supervisors = || -> Vec<i32> {
+        let helpers = daemon.helpers().into_iter();
+        helpers.filter(|helper| helper.command.contains("spec.json")).map(|helper| helper.pid).collect()
+    };
+    let before = supervisors();
+    assert_eq!(before.len(), 2);
+    let filled =
+        client.run(&greedy, "dd if=/dev/zero of=/tmp/fill bs=64k; dd if=/dev/zero of=/tmp/rest bs=512; true");
+    assert_eq!(filled.status, 0, "{}", filled.errors());
+    for _ in 0..3 {
+        for handle in [&greedy, &bystander] {
+            // Whether there is room for its output or its end is not what this is about.
+            let _ = client.ask(RunRequest {
+                handle: Some(handle.clone()),
+                script: Some(b"echo $(seq 5000)".to_vec()),
+                ..RunRequest::default()
+            });
+        }
+    }
+    assert_eq!(supervisors(), before, "nobody has died");
+    // Another takes over on the full disk, too.
+    let id = client.id(&bystander);
+    let supervisor = daemon.helpers().into_iter().find(|helper| helper.command.contains(&id)).unwrap();
+    kernel::signal(supervisor.pid, Signal::KILL);
+    eventually("another has taken over", 20, || {
+        let helpers = daemon.helpers().into_iter();
+        helpers.filter(|helper| helper.command.contains(&id)).any(|helper| helper.pid != supervisor.pid)
+    });
+    for handle in [&greedy, &bystander] {
+        let info = client.info(handle);
+        assert_eq!((info.state.unwrap(), info.events), (b"active".to_vec(), Vec::<Vec<u8>>::new()));
+    }
+    assert_eq!(client.info(&bystander).job_ids, [u64::from(job)]);
+    [greedy, bystander].iter().for_each(|handle| client.destroy(handle));
+    drop(client);
+    daemon.signal(Signal::TERM);
+    assert!(daemon.wait().success());
+    drop(small);
+}
+
+#[test]
 fn neither_a_job_nor_the_end_of_a_container_forces_the_disk_to_write() {
     let mut daemon = Daemon::with(&[NOTHING_AHEAD]);
     let depot = SmallDepot::below(&mut daemon);

@@ -7,6 +7,8 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
+use crate::note::note;
+
 use warden_linux::process::{self, ForkOptions, Namespaces};
 use warden_linux::socket::PacketSocket;
 use warden_linux::{file, mount};
@@ -17,7 +19,7 @@ use warden_linux::{file, mount};
 pub(super) fn lock(paths: &[&Path]) -> io::Result<()> {
     let locked = match copies(paths) {
         Err(error) if is_refusal(&error) => {
-            eprintln!("wshd: lock what covers parts of /proc and /sys: {error}");
+            note(format_args!("wshd: lock what covers parts of /proc and /sys: {error}"));
             return Ok(());
         }
         other => other?,

@@ -5,6 +5,7 @@ use std::ffi::OsStr;
 use std::path::Path;
 use std::process::ExitCode;
 
+use warden_init::note::note;
 use warden_iomux::{Origin, fork_server, program};
 
 fn main() -> ExitCode {
@@ -15,14 +16,14 @@ fn main() -> ExitCode {
         [option, spec] if option == "--adopt" => run(spec, Origin::Adopted),
         [spec] => run(spec, Origin::Built),
         _ => {
-            eprintln!("usage: iomux [--adopt] SPEC.json");
+            note(format_args!("usage: iomux [--adopt] SPEC.json"));
             return ExitCode::from(2);
         }
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("iomux: {error}");
+            note(format_args!("iomux: {error}"));
             ExitCode::FAILURE
         }
     }

@@ -9,6 +9,7 @@ use std::path::PathBuf;
 
 use warden_init::build::Init;
 use warden_init::message as inside;
+use warden_init::note::note;
 use warden_linux::socket::PacketSocket;
 
 use super::Supervisor;
@@ -51,7 +52,7 @@ impl Supervisor {
             // Its end was delivered, and its directory removed.
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => self.release(number),
             Err(error) => {
-                eprintln!("iomux: go on with job {number}: {error}");
+                note(format_args!("iomux: go on with job {number}: {error}"));
                 self.ask_init(&inside::Request::KillJob { job: number }, Vec::new());
                 let cause = ExitCause::OutputFailed(error.raw_os_error().unwrap_or(EIO));
                 let length = |path: PathBuf| fs::metadata(path).map_or(0, |metadata| metadata.len());
@@ -91,7 +92,9 @@ impl Supervisor {
                     self.tell(&Event::Ended { job: number, exit });
                     self.ended.remember(number, exit, &self.layout);
                 }
-                Err(error) => eprintln!("iomux: read {}: {error}", self.layout.exit(number).display()),
+                Err(error) => {
+                    note(format_args!("iomux: read {}: {error}", self.layout.exit(number).display()))
+                }
             }
         }
     }

@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use warden_init::build::{self, SetupError};
+use warden_init::note::note;
 
 use super::init::InitLink;
 use super::{ESRCH, Supervisor};
@@ -25,7 +26,7 @@ impl Supervisor {
             |step: &str, errno| SetupError { step: step.into(), object: "the container".into(), errno };
         let spec = self.layout.spec();
         let spec = start::read_spec(&spec).map_err(|error| {
-            eprintln!("iomux: {error}");
+            note(format_args!("iomux: {error}"));
             wrong("read the spec of", EINVAL)
         })?;
         if !self.jobs.is_empty() || !self.copies.is_empty() {

@@ -5,6 +5,7 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 
 use warden_init::message as inside;
+use warden_init::note::note;
 use warden_linux::epoll::{Epoll, Interest};
 
 use super::Supervisor;
@@ -42,7 +43,7 @@ impl Supervisor {
         // wshd starts it while its files are made here.
         self.flush_init();
         let job = Job::create(&self.layout, number, output).unwrap_or_else(|error| {
-            eprintln!("iomux: make the files of job {number}: {error}");
+            note(format_args!("iomux: make the files of job {number}: {error}"));
             Job::without_files(output, &error)
         });
         self.jobs.insert(number, job);
@@ -64,7 +65,7 @@ impl Supervisor {
                     .pipe(channel)
                     .map(|pipe| self.epoll.add(pipe, Token::Stream(number, channel).into(), Interest::Read));
                 if let Some(Err(error)) = added {
-                    eprintln!("iomux: wait for the output of job {number}: {error}");
+                    note(format_args!("iomux: wait for the output of job {number}: {error}"));
                 }
             }
         }
@@ -101,7 +102,7 @@ impl Supervisor {
     /// Writes a job's end down, lets wshd forget it, and tells the clients, in this order.
     pub(super) fn write_end(&mut self, number: u32, exit: Exit, new: Option<New>) {
         if let Err(error) = job::write_exit(&self.layout, number, &exit, new) {
-            eprintln!("iomux: write {}: {error}", self.layout.exit(number).display());
+            note(format_args!("iomux: write {}: {error}", self.layout.exit(number).display()));
         }
         self.release(number);
         self.tell_end(number, exit);
@@ -121,7 +122,7 @@ fn unwatch(epoll: &Epoll, job: &mut Job, channel: Channel) {
     if let Some(pipe) = job.take_pipe(channel)
         && let Err(error) = epoll.remove(&pipe)
     {
-        eprintln!("iomux: stop reading a job's output: {error}");
+        note(format_args!("iomux: stop reading a job's output: {error}"));
     }
 }
 
