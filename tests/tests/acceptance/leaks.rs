@@ -319,3 +319,31 @@ escaped()";
         assert_eq!(client.text(&handle, "echo still here"), "still here\n");
     }
 }
+
+#[test]
+fn a_user_of_the_host_reaches_no_file_of_a_tenant() {
+    // With an image its file system's own root is the depot.
+    let limited = warden_tests::disk::Limited::with_image(&[]);
+    for daemon in [&Daemon::with(&HOST_IDS), &limited.daemon] {
+        let mut client = daemon.connect();
+        let handle = client.create();
+        client.run_privileged(&handle, "cp /usr/bin/id /tmp/id && chmod 4755 /tmp/id");
+        let program = daemon.depot(&client.id(&handle)).join("tmp/rootfs/tmp/id");
+        let depot = daemon.depot("");
+        // Through a shell: setpriv itself keeps its rights until it has become the program.
+        let tried = |script: &str| {
+            let mut command = Command::new("setpriv");
+            command.args(["--reuid=65534", "--regid=65534", "--clear-groups", "sh", "-c", script]);
+            programs::output(command.arg(&program))
+        };
+        let open = || tried("exec $0").status.success() || tried("ls ${0%/*/*/*/*/*}").status.success();
+        assert!(!open());
+        // It is the depot's mode that keeps them out.
+        warden_tests::files::set_mode(&depot, 0o755);
+        let reached = tried("exec $0 -u");
+        warden_tests::files::set_mode(&depot, 0o700);
+        // An image is mounted without set-user-id bits.
+        let is_image = daemon.depot("") == limited.daemon.depot("");
+        assert_eq!(String::from_utf8(reached.stdout).unwrap(), if is_image { "65534\n" } else { "0\n" });
+    }
+}
