@@ -17,6 +17,9 @@ use crate::request::Direction;
 /// Copies at a time in one container: each is two processes.
 const MAX_COPIES: usize = 16;
 
+/// Why there is none in a container without processes.
+pub(crate) const ENDED: &str = "the container has ended";
+
 /// The copies that go on.
 #[derive(Debug, Default)]
 pub(crate) struct Copies(HashMap<u32, Copying>);
@@ -84,7 +87,7 @@ impl Actor {
             return Err(Error::TooManyCopies(MAX_COPIES));
         }
         let failed = |source| Error::Failed { action: describe(order), source };
-        let link = self.link.as_mut().ok_or_else(|| failed(has_ended()))?;
+        let link = self.link.as_mut().ok_or_else(|| failed(io::Error::other(ENDED)))?;
         link.send(&Request::Copy(order.clone()), None).map_err(failed)
     }
 
@@ -125,17 +128,14 @@ impl Actor {
         }
     }
 
-    /// Ends all of them: iomux cannot be heard any more.
-    pub(crate) fn end_copies(&mut self) {
+    /// Ends all of them: iomux, or the whole container, cannot be heard any more.
+    pub(crate) fn end_copies(&mut self, why: &str) {
         for copying in std::mem::take(&mut self.copies.0).into_values() {
-            let error = Error::Failed { action: copying.so_far(copying.totals), source: has_ended() };
+            let source = io::Error::other(why.to_owned());
+            let error = Error::Failed { action: copying.so_far(copying.totals), source };
             drop(copying.reply.send(Err(error)));
         }
     }
-}
-
-fn has_ended() -> io::Error {
-    io::Error::other("the container has ended")
 }
 
 impl Copying {

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use crate::actor::Actor;
+use crate::copies;
 use crate::error::Error;
 use crate::link::{Link, Lost};
 use crate::machine::KILL_TIME;
@@ -49,7 +50,7 @@ impl Actor {
         self.link = None;
         self.idle = true;
         self.end_jobs();
-        self.end_copies();
+        self.end_copies(copies::ENDED);
         if self.ending.is_none() {
             self.died("init died");
             self.shared.set_state(State::Stopped);
@@ -64,7 +65,7 @@ impl Actor {
         self.link = None;
         self.shared.jobs.measure();
         self.end_jobs();
-        self.end_copies();
+        self.end_copies(copies::ENDED);
         if self.ending.is_none() {
             tracing::error!(container = %self.shared.id, error = %lost, "lost iomux");
             self.died("supervisor died");

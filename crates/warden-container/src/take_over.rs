@@ -38,7 +38,7 @@ impl Actor {
             }
         }
         self.link = None;
-        self.end_copies();
+        self.end_copies("its supervisor has died");
         let old = self.process.take();
         let machine = self.shared.machine.clone();
         let spec = machine.depot.spec_path(self.shared.id);

@@ -30,6 +30,9 @@ use crate::message::{CopyFailure, CopyOrder, Direction, Side};
 /// How often a helper tells how far it is, at most.
 const REPORT_INTERVAL: Duration = Duration::from_millis(100);
 
+/// The longest path that is told: the longest that a program can name at once (PATH_MAX). A tree may be deeper.
+const MAX_PATH: usize = 4096;
+
 /// The longest report, in bytes: a path and some numbers; a path of bytes that are no text takes four for each.
 const MAX_REPORT: usize = 64 * 1024;
 
@@ -191,6 +194,7 @@ impl Helper {
             Ok(Report::Progress(totals)) => return Some(Some(totals)),
             Ok(Report::Done(totals)) => (Some(totals), Ok(())),
             Ok(Report::Failed { totals, step, path, errno }) => {
+                let path = shown(path.0);
                 (Some(totals), Err(CopyFailure { side: self.side, step: Some(step), path, errno }))
             }
             // It was killed, by us, by the kernel for want of memory, or with its container.
@@ -229,6 +233,16 @@ impl Drop for Helper {
 
 const ECANCELED: i32 = 125;
 
+/// A path as it is told: how it begins, where it is too long.
+fn shown(mut path: Vec<u8>) -> ByteString {
+    const REST: &[u8] = b"...";
+    if path.len() > MAX_PATH {
+        path.truncate(MAX_PATH - REST.len());
+        path.extend_from_slice(REST);
+    }
+    ByteString(path)
+}
+
 fn unified_cgroup(inside: &Inside) -> io::Result<Option<OwnedFd>> {
     let path = inside.cgroups.iter().find_map(|cgroup| match cgroup {
         Cgroup::V2(path) => Some(path),
@@ -253,7 +267,7 @@ impl Task<'_> {
         let (report, failed) = match prepared.and_then(|own| self.copy(reporter, &own, &mut totals)) {
             Ok(totals) => (Report::Done(totals), false),
             Err(CopyError { step, path, errno }) => {
-                (Report::Failed { totals, step, path: ByteString(path), errno: errno.raw_os_error() }, true)
+                (Report::Failed { totals, step, path: shown(path), errno: errno.raw_os_error() }, true)
             }
         };
         u8::from(tell_surely(reporter, &report).is_err() || failed)

@@ -18,7 +18,7 @@ use warden_linux::process;
 use warden_linux::socket::{PacketListener, PacketSocket};
 
 use crate::client::Client;
-use crate::copy::{Copying, Inside};
+use crate::copy::Inside;
 use crate::failpoint;
 use crate::job::{self, CHUNK, Job, Scratch};
 use crate::layout::Layout;
@@ -61,7 +61,8 @@ pub(crate) struct Supervisor {
     jobs: BTreeMap<u32, Job>,
     ended: Ended,
     inside: Inside,
-    copies: BTreeMap<u32, Copying>,
+    copies: BTreeMap<u32, copies::Asked>,
+    next_copy: u32,
     /// The clients that wait for Idle, in the order in which they asked.
     idle_askers: VecDeque<u64>,
     /// wshd has yet to tell what an iomux that died has left.
@@ -92,6 +93,7 @@ impl Supervisor {
             ended: Ended::default(),
             inside,
             copies: BTreeMap::new(),
+            next_copy: 0,
             idle_askers: VecDeque::new(),
             adopting: false,
             scratch: Scratch::new(CHUNK),
@@ -251,8 +253,8 @@ impl Supervisor {
                 self.ask_init(&inside::Request::SignalAll { signal }, Vec::new());
             }
             Request::Furnish => self.furnish(),
-            Request::Copy(order) => self.start_copy(&order),
-            Request::CancelCopy { copy } => self.cancel_copy(copy),
+            Request::Copy(order) => self.start_copy(client, &order),
+            Request::CancelCopy { copy } => self.cancel_copy(client, copy),
             Request::Kill => self.kill_init(),
         }
     }
@@ -275,7 +277,11 @@ impl Supervisor {
         self.flush_init();
         let (epoll, jobs) = (&self.epoll, &self.jobs);
         let lengths = |job| jobs.get(&job).map(Job::lengths);
+        let before = self.clients.len();
         self.clients.retain(|_, client| client.flush(epoll, lengths).is_ok() && !client.lost);
+        if self.clients.len() < before {
+            self.cancel_copies_of_nobody();
+        }
     }
 
     /// Waits a while until every client has taken its last events.

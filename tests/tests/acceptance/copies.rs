@@ -5,6 +5,7 @@ use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt, symlink};
 use std::path::Path;
 use std::time::Duration;
 
+use rustix::process::Signal;
 use warden_protocol::messages::*;
 use warden_tests::files::{self, bytes};
 use warden_tests::{ALL_PRIVILEGES, Connection, Daemon, eventually, kernel, within};
@@ -314,21 +315,32 @@ fn devices_pipes_and_sockets_in_the_way_are_left_out_and_hold_nothing_up() {
 }
 
 /// Unprotected: a stat of the mount from the daemon waits for an answer for ever, and with it the thread, and the request.
+/// Mounts a file system that never answers at /tmp/fuse in a container.
+fn mount_silent(client: &mut Connection, handle: &[u8]) {
+    client.must(SpawnRequest {
+        handle: Some(handle.to_vec()),
+        script: Some(warden_tests::fuse::silent("/tmp/fuse").into_bytes()),
+        privileged: Some(true),
+        ..SpawnRequest::default()
+    });
+    eventually("the file system is mounted", 10, || {
+        client.text(handle, "grep -c ' /tmp/fuse fuse' /proc/mounts || true").trim() == "1"
+    });
+}
+
+/// How many processes inside a container copy.
+fn helpers(id: &str) -> usize {
+    let processes = kernel::processes_in_cgroup(id);
+    processes.into_iter().filter(|process| process.command.contains("iomux")).count()
+}
+
 #[test]
 fn a_file_system_that_never_answers_costs_the_copy_and_nobody_else() {
     let daemon = Daemon::with(&[("server.copy_stall_timeout", "2"), ALL_PRIVILEGES]);
     let to = files::directory();
     let mut client = daemon.connect();
     let handle = client.create();
-    let job = client.must(SpawnRequest {
-        handle: Some(handle.clone()),
-        script: Some(warden_tests::fuse::silent("/tmp/fuse").into_bytes()),
-        privileged: Some(true),
-        ..SpawnRequest::default()
-    });
-    eventually("the file system is mounted", 10, || {
-        client.text(&handle, "grep -c ' /tmp/fuse fuse' /proc/mounts || true").trim() == "1"
-    });
+    mount_silent(&mut client, &handle);
     for (name, copied) in [
         ("out", copy_out(&mut client, &handle, "/tmp/fuse/x", &text(to.path()))),
         ("in", copy_in(&mut client, &handle, "/etc/passwd", "/tmp/fuse/x")),
@@ -347,16 +359,11 @@ fn a_file_system_that_never_answers_costs_the_copy_and_nobody_else() {
     std::thread::sleep(Duration::from_millis(100));
     drop(gone);
     let id = client.id(&handle);
-    let helpers = || {
-        let processes = kernel::processes_in_cgroup(&id);
-        processes.into_iter().filter(|process| process.command.contains("iomux")).count()
-    };
-    eventually("the copy's processes are gone", 10, || helpers() == 0);
+    eventually("the copy's processes are gone", 10, || helpers(&id) == 0);
     within(5.0, "another container", || {
         let other = client.create();
         copy_in(&mut client, &other, "/etc/passwd", "/tmp").unwrap();
     });
-    let _ = job;
     client.kill(&handle);
 }
 
@@ -434,4 +441,56 @@ fn destroying_a_container_ends_its_copies() {
     // The last ones came when it was going, or gone.
     let refused = results.last().unwrap().as_ref().unwrap_err();
     assert!(refused == "unknown handle" || refused.ends_with("current state is 'destroyed'"), "{refused}");
+}
+
+#[test]
+fn copies_end_with_the_daemon_that_asked_and_are_not_taken_for_the_next_ones() {
+    let mut daemon = Daemon::with(&[ALL_PRIVILEGES]);
+    let to = files::directory();
+    let mut client = daemon.connect();
+    let handle = client.create();
+    let id = client.id(&handle);
+    mount_silent(&mut client, &handle);
+    let mut asking = daemon.connect();
+    asking.send(CopyOutRequest {
+        handle: Some(handle.clone()),
+        src_path: Some(b"/tmp/fuse/x".to_vec()),
+        dst_path: Some(bytes(to.path())),
+        owner: None,
+    });
+    eventually("the copy has begun", 10, || helpers(&id) == 1);
+    daemon.signal(Signal::KILL);
+    daemon.wait();
+    eventually("its processes are gone", 10, || helpers(&id) == 0);
+    daemon.restart();
+    let mut client = daemon.connect();
+    copy_in(&mut client, &handle, "/etc/passwd", "/tmp").unwrap();
+    let missing = copy_in(&mut client, &handle, "/no/such/file", "/tmp").unwrap_err();
+    assert!(missing.contains("/no/such/file") && missing.contains("No such file"), "{missing}");
+    client.kill(&handle);
+}
+
+#[test]
+fn a_path_that_is_longer_than_any_message_costs_the_copy_alone() {
+    let daemon = Daemon::any();
+    let to = files::directory();
+    let mut client = daemon.connect();
+    let handle = client.create();
+    let name = "d".repeat(250);
+    for depth in [40, 261, 400] {
+        let script = format!(
+            "mkdir /tmp/deep{depth} && cd /tmp/deep{depth} || exit
+            for level in $(seq {depth}); do mkdir {name} && cd -P {name} || exit; done; chmod 0 . "
+        );
+        let made = client.run(&handle, &script);
+        assert_eq!(made.status, 0, "{}", made.errors());
+        let refused =
+            copy_out(&mut client, &handle, &format!("/tmp/deep{depth}"), &text(to.path())).unwrap_err();
+        assert!(refused.contains("/tmp/deep") && refused.contains("Permission denied"), "{refused}");
+        assert!(refused.contains("..."), "it is cut: {refused}");
+    }
+    let info = client.info(&handle);
+    assert_eq!((info.state.unwrap(), info.events), (b"active".to_vec(), Vec::<Vec<u8>>::new()));
+    assert!(!daemon.log().contains("another takes over"));
+    client.destroy(&handle);
 }
