@@ -90,9 +90,11 @@ impl Shared {
         let pool = self.machine.settings.ports;
         let pooled = |port: &u16| (pool.start..).contains(port) && port - pool.start < pool.size;
         let mut jobs = self.jobs.ends();
-        for (job, status) in lock(&self.accounted).iter() {
-            jobs.insert(*job, Some(*status));
-        }
+        let mut accounted = lock(&self.accounted);
+        // What was forgotten comes to nobody again.
+        accounted.retain(|job, _| self.jobs.get(*job).is_some());
+        jobs.extend(accounted.iter().map(|(job, status)| (*job, Some(*status))));
+        drop(accounted);
         Snapshot {
             id: self.id,
             handle: self.handle.clone(),

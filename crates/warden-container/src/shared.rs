@@ -174,9 +174,16 @@ impl Shared {
         (status.state, status.events.clone())
     }
 
-    /// Adds something that clients show to their users.
+    /// Adds something that clients show to their users, unless it has been told already: what repeats would grow
+    /// without bound, with each snapshot and each answer.
     pub(crate) fn add_event(&self, text: &str) {
-        lock(&self.status).events.push(text.to_owned());
+        {
+            let events = &mut lock(&self.status).events;
+            if events.iter().any(|event| event == text) {
+                return;
+            }
+            events.push(text.to_owned());
+        }
         self.changed();
     }
 

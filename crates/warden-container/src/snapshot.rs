@@ -255,6 +255,10 @@ impl Snapshot {
     /// reads beside the one who writes: who had it open over two writings would see parts of both.
     pub(crate) fn write(&self, directory: &Path) -> io::Result<()> {
         let text = self.encode()?;
+        if text.len() as u64 > MAX_LENGTH {
+            // The next daemon would not read it, and remove the container.
+            return Err(io::ErrorKind::FileTooLarge.into());
+        }
         let (new, current) = (directory.join(NEW), directory.join(NAME));
         let mut options = File::options();
         let mut file = options.write(true).create(true).truncate(false).mode(0o600).open(&new)?;
@@ -359,6 +363,18 @@ mod tests {
             },
             ports: vec![61_001],
         }
+    }
+
+    #[test]
+    fn what_could_not_be_read_again_is_not_written() {
+        let directory = tempfile::tempdir().unwrap();
+        // Each of these bytes takes six.
+        let long = Snapshot { handle: vec![1; 12 << 20], ..sample() };
+        assert_eq!(long.write(directory.path()).unwrap_err().kind(), io::ErrorKind::FileTooLarge);
+        assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 0);
+        let short = Snapshot { handle: vec![1; 1 << 20], ..sample() };
+        short.write(directory.path()).unwrap();
+        assert_eq!(Snapshot::read(directory.path()).unwrap(), Some(short));
     }
 
     #[test]

@@ -226,12 +226,15 @@ async fn running_jobs_are_bounded() {
 }
 
 #[tokio::test]
-async fn too_much_output_is_an_event_told_once_for_each_job() {
+async fn too_much_output_is_an_event_that_is_told_once() {
     let world = world("output", SLEEPS);
     let (job, id) = spawn(&world).await;
     world.iomux.end_job(id, ExitCause::OutputLimit);
     world.iomux.end_job(id, ExitCause::OutputLimit);
     assert_eq!(ended(&job).await, ExitCause::OutputLimit);
+    let (another, id) = spawn(&world).await;
+    world.iomux.end_job(id, ExitCause::OutputLimit);
+    assert_eq!(ended(&another).await, ExitCause::OutputLimit);
     assert_eq!(info(&world).await.events, ["command exceeded maximum output"]);
 }
 
