@@ -207,11 +207,12 @@ impl Depot {
         Ok(())
     }
 
-    /// Removes what earlier removals could not; goes on past errors.
+    /// Removes what is in the trash besides containers, directories that a removal had moved up, say; goes on past errors.
     pub(crate) fn empty_trash(&self) -> Result<(), Error> {
         let path = self.path.join(TRASH);
         let entries = fs::read_dir(&path).context(|| format!("reading {}", path.display()))?;
         let names = entries.flatten().filter_map(|entry| entry.file_name().into_string().ok());
+        let names = names.filter(|name| Id::parse(name.as_bytes()).is_none());
         let errors = names.filter_map(|name| self.empty(&name).err()).collect();
         Error::join(errors).map_or(Ok(()), Err)
     }

@@ -46,10 +46,12 @@ impl Host {
     /// Examines the machine, prepares depot, image and cgroups, takes over the containers of an earlier daemon, and removes
     /// what else that left.
     pub async fn start(settings: Settings) -> Result<Self, Error> {
-        let (machine, survivors) = blocking(move || Machine::prepare(settings)).await?;
+        let (machine, survivors, ended) = blocking(move || Machine::prepare(settings)).await?;
         let machine = Arc::new(machine);
         let registry = Arc::new(Registry::default());
         recovery::adopt(&machine, &registry, survivors).await;
+        ended.into_iter().for_each(|id| machine.remove_later(id, None));
+        machine.empty_trash_later();
         tokio::spawn(reconcile::keep(Arc::downgrade(&machine), machine.settings.reconcile_interval));
         tokio::spawn(quarantine::keep(Arc::downgrade(&machine)));
         let grace_times = tokio::spawn(Arc::clone(&registry).keep_grace_times()).abort_handle();

@@ -15,7 +15,7 @@ use crate::disk::image::DepotImage;
 use crate::dns::Dns;
 use crate::error::{Context, Error};
 use crate::fork_server::ForkServer;
-use crate::id::Ids;
+use crate::id::{Id, Ids};
 use crate::image::{self, Lower};
 use crate::leases::Pools;
 use crate::network::Network;
@@ -60,14 +60,15 @@ pub(crate) struct Machine {
 }
 
 impl Machine {
-    /// Prepares the machine, and removes what an earlier daemon left; gives the containers to take over.
-    pub(crate) fn prepare(settings: Settings) -> Result<(Self, Vec<Survivor>), Error> {
+    /// Prepares the machine, and ends what an earlier daemon left; gives the containers to take over, and those of which
+    /// files are still to be removed.
+    pub(crate) fn prepare(settings: Settings) -> Result<(Self, Vec<Survivor>, Vec<Id>), Error> {
         let machine = Self::open(settings)?;
-        let survivors = recovery::start(&machine)?;
+        let (survivors, ended) = recovery::start(&machine)?;
         let last_birth = survivors.iter().map(|survivor| survivor.snapshot.birth).max().unwrap_or_default();
         machine.births.store(last_birth.saturating_add(1), Ordering::Relaxed);
         machine.serving.store(true, Ordering::Release);
-        Ok((machine, survivors))
+        Ok((machine, survivors, ended))
     }
 
     /// Prepares depot, cgroups and image; leaves everything that bears an id as it is.

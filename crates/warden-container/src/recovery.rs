@@ -6,8 +6,8 @@
 //!        no snapshot: never handed out ------+------ its init is dead (the machine was rebooted, say)
 //!        no snapshot that can be read -------+------ its destruction had begun
 //!                          |                 |                            |
-//!                          +-----------> removed <------------------------+
-//!                                            |         (what does not die: quarantined, under its handle)
+//!                          +-----------> ended, <-----------------------+
+//!                                     removed later    (what does not die: quarantined, under its handle)
 //!                                            |
 //!                       else: adopted, with its rules, limits, jobs, addresses, grace time
 //! ```
@@ -103,8 +103,9 @@ impl Verdict {
     }
 }
 
-/// Finds what an earlier daemon left, and removes what cannot be taken over; gives what can, in the order of creation.
-pub(crate) fn start(machine: &Machine) -> Result<Vec<Survivor>, Error> {
+/// Finds what an earlier daemon left, and ends what cannot be taken over; gives what can, in the order of creation, and what is
+/// ended: its files may take long to be removed.
+pub(crate) fn start(machine: &Machine) -> Result<(Vec<Survivor>, Vec<Id>), Error> {
     let Remains { mut survivors, doomed } = ledger::recover(machine)?;
     for id in doomed.iter().copied().chain(survivors.iter().map(|survivor| survivor.snapshot.id)) {
         machine.ids.pass(id);
@@ -114,14 +115,14 @@ pub(crate) fn start(machine: &Machine) -> Result<Vec<Survivor>, Error> {
     {
         tracing::error!(%error, "a supervisor of an earlier daemon's container still runs");
     }
-    // One that takes long, or cannot be ended, keeps none of the others from being removed.
+    // One that takes long, or cannot be ended, keeps none of the others from it.
     let next = AtomicUsize::new(0);
     let undying = Mutex::new(Vec::new());
     thread::scope(|scope| {
         for _ in 0..doomed.len().min(AT_A_TIME) {
             scope.spawn(|| {
                 while let Some(&id) = doomed.get(next.fetch_add(1, Ordering::Relaxed)) {
-                    if let Err(error) = machine.destroy(id) {
+                    if let Err(error) = machine.end(id) {
                         tracing::error!(container = %id, %error, "an earlier daemon's container is still there");
                         lock(&undying).push((id, error));
                     }
@@ -129,7 +130,10 @@ pub(crate) fn start(machine: &Machine) -> Result<Vec<Survivor>, Error> {
             });
         }
     });
-    for (id, error) in undying.into_inner().unwrap_or_else(PoisonError::into_inner) {
+    let undying = undying.into_inner().unwrap_or_else(PoisonError::into_inner);
+    let mut ended = doomed;
+    ended.retain(|id| !undying.iter().any(|(undying, _)| undying == id));
+    for (id, error) in undying {
         match named_again(machine, id, &error) {
             Some(survivor) => survivors.push(survivor),
             None => machine.quarantine.add(id),
@@ -137,14 +141,11 @@ pub(crate) fn start(machine: &Machine) -> Result<Vec<Survivor>, Error> {
     }
     reconcile::at_start(machine);
     machine.cgroups.parent.share()?;
-    if let Err(error) = machine.depot.empty_trash() {
-        tracing::warn!(%error, "the trash was not emptied");
-    }
     if machine.network.count() > 0 {
         // What runs on may have been told to ask here.
         machine.dns.serve(&machine.network, &fs::read(dns::RESOLV_CONF).unwrap_or_default());
     }
-    Ok(survivors)
+    Ok((survivors, ended))
 }
 
 /// Gives a container whose destruction an earlier daemon had begun, and which cannot be destroyed, to whoever asked for

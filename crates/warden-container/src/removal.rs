@@ -178,6 +178,16 @@ impl Machine {
         }
     }
 
+    /// Removes what an earlier daemon has left in the trash besides containers.
+    pub(crate) fn empty_trash_later(self: &Arc<Self>) {
+        let machine = Arc::clone(self);
+        tokio::task::spawn_blocking(move || {
+            if let Err(error) = machine.depot.empty_trash() {
+                tracing::warn!(%error, "the trash was not emptied");
+            }
+        });
+    }
+
     /// Removes what is left of a container in which nothing runs, later, once its iomux has ended.
     pub(crate) fn remove_later(self: &Arc<Self>, id: Id, iomux: Option<Process>) {
         lock(&self.removals.left).begun += 1;
