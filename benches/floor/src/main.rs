@@ -1,8 +1,8 @@
 //! The least that a container costs on this kernel: made, used and ended by nothing but the system calls that it takes.
 //!
 //! It has what a container of wardend has (namespaces, id map, layers, mounts, devices, cgroups, interfaces, a resident
-//! init), and no daemon, supervisor, protocol, file of state, log or recovery. It shares
-//! no code with the product but the wrappers of `warden-linux`. One single-threaded static process, as small as can be,
+//! init), and no daemon, supervisor, protocol, file of state, log or recovery. Of the product's code it has the wrappers of
+//! `warden-linux` and the confinement (capabilities and the filter of system calls), so that both are the same. One single-threaded static process, as small as can be,
 //! obeys a command a line on its standard input and answers each with a line: `ok NANOSECONDS`, or `failed REASON`.
 
 mod container;

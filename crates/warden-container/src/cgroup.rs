@@ -307,15 +307,29 @@ mod tests {
     fn devices_are_those_of_the_list() {
         let id = Id::parse(b"0123456789c").unwrap();
         let groups = Cleanup(Cgroups::prepare(&unique("devices")).unwrap(), id);
-        let Some(hierarchy) = groups.0.with("devices") else { return };
+        let controller = groups.0.with("devices");
+        let hierarchy = controller.unwrap_or_else(|| groups.0.parent.hierarchies.last().unwrap());
+        let directory = groups.0.parent.directory(hierarchy, id);
+        let opens = |device: &str| {
+            let script =
+                format!("echo $$ > {}/cgroup.procs && exec dd count=0 if={device}", directory.display());
+            std::process::Command::new("sh").args(["-c", &script]).output().unwrap()
+        };
         for (all, mut allowed) in [(false, devices::rules_v1(false)), (true, vec!["a *:* rwm".to_owned()])] {
             groups.0.create(id, all, 2048).unwrap();
-            let listed =
-                fs::read_to_string(groups.0.parent.directory(hierarchy, id).join("devices.list")).unwrap();
-            let mut listed: Vec<_> = listed.lines().collect();
-            listed.sort_unstable();
-            allowed.sort_unstable();
-            assert_eq!(listed, allowed);
+            assert!(opens("/dev/zero").status.success());
+            let foreign = opens("/dev/kmsg");
+            assert_eq!(foreign.status.success(), all, "{foreign:?}");
+            if !all {
+                assert!(String::from_utf8_lossy(&foreign.stderr).contains("Operation not permitted"));
+            }
+            if controller.is_some() {
+                let listed = fs::read_to_string(directory.join("devices.list")).unwrap();
+                let mut listed: Vec<_> = listed.lines().collect();
+                listed.sort_unstable();
+                allowed.sort_unstable();
+                assert_eq!(listed, allowed);
+            }
             groups.0.remove(id, soon()).unwrap();
         }
     }

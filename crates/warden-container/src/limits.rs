@@ -71,7 +71,14 @@ pub(crate) async fn memory(
                 if *watched { None } else { Some(cgroups.watch_memory(shared.id).context(setting_memory)?) };
             let before = shared.limits.requested().memory;
             let apply = || {
-                cgroups.limit_memory(shared.id, limit).context(setting_memory)?;
+                cgroups.limit_memory(shared.id, limit).map_err(|source| match source.kind() {
+                    io::ErrorKind::ResourceBusy => Error::BadLimit {
+                        what: "memory limit",
+                        value: bytes,
+                        reason: "more is in use, and cannot be given back".to_owned(),
+                    },
+                    _ => Error::Failed { action: setting_memory(), source },
+                })?;
                 if let Some(watch) = watch {
                     // An actor that has ended has nothing left that could run out of memory.
                     *watched = inbox.blocking_send(Command::Watch { watch }).is_ok();

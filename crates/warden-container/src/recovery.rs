@@ -6,8 +6,8 @@
 //!        no snapshot: never handed out ------+------ its init is dead (the machine was rebooted, say)
 //!        no snapshot that can be read -------+------ its destruction had begun
 //!                          |                 |                            |
-//!                          +-----------> ended, <-----------------------+
-//!                                     removed later    (what does not die: quarantined, under its handle)
+//!                          +------> ended, and removed later <------------+
+//!                                            |         (what does not die: quarantined, under its handle)
 //!                                            |
 //!                       else: adopted, with its rules, limits, jobs, addresses, grace time
 //! ```

@@ -99,8 +99,9 @@ impl Copying {
             Direction::In => Side::Outside,
             Direction::Out => Side::Inside,
         };
+        let maker = process::id();
         let start = |side: Side, stream: &UnixStream| {
-            let task = Task { order, side, sends: side == sender, stream };
+            let task = Task { order, side, sends: side == sender, stream, maker };
             Helper::start(task, inside, init)
         };
         let outside = start(Side::Outside, &near)?;
@@ -257,6 +258,8 @@ struct Task<'a> {
     side: Side,
     sends: bool,
     stream: &'a UnixStream,
+    /// iomux.
+    maker: i32,
 }
 
 impl Task<'_> {
@@ -291,7 +294,7 @@ impl Task<'_> {
         }
         .map_err(|error| self.error(&error))?;
         // After the ids were set, which would clear it.
-        process::die_with_parent().map_err(|error| self.error(&error))?;
+        process::die_with(self.maker).map_err(|error| self.error(&error))?;
         Ok(own)
     }
 

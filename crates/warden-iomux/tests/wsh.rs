@@ -226,7 +226,7 @@ fn the_exit_status_is_the_commands_or_255() {
     assert_eq!(run(&container, &["nothing"]), told(255, "", &format!("wsh: start nothing: {missing}")));
     let denied = "wsh: start /etc/passwd: Permission denied (os error 13)\n";
     assert_eq!(run(&container, &["/etc/passwd"]), told(255, "", denied));
-    let nobody = format!("wsh: look up the user nobody-here in the container's /etc/passwd: {missing}");
+    let nobody = format!("wsh: find the user nobody-here in the container's /etc/passwd: {missing}");
     assert_eq!(run(&container, &["--user", "nobody-here", "ls"]), told(255, "", &nobody));
     let output = Command::new(helpers().join("wsh")).args(["--socket", "/nowhere"]).output().unwrap();
     assert_eq!(String::from_utf8_lossy(&output.stderr), format!("wsh: connect to /nowhere: {missing}"));

@@ -271,9 +271,14 @@ impl Arguments {
     }
 }
 
-/// Has the kernel kill this process when the thread that made it ends.
-pub fn die_with_parent() -> io::Result<()> {
-    Ok(rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?)
+/// Has the kernel kill this process when the thread that made it, of the process `parent`, ends; fails where it has ended.
+pub fn die_with(parent: i32) -> io::Result<()> {
+    rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?;
+    // Before that the kernel would not have killed this one.
+    match rustix::process::getppid() {
+        Some(found) if found.as_raw_nonzero().get() == parent => Ok(()),
+        _ => Err(rustix::io::Errno::SRCH.into()),
+    }
 }
 
 /// Lets no process trace this one or read what it holds, but those that have power over the host's (not dumpable).

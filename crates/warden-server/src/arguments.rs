@@ -24,7 +24,7 @@ pub struct Arguments {
 pub enum Action {
     /// Prints what is left over of containers that are no more, beside a running daemon or without one.
     Doctor {
-        /// Removes it.
+        /// Removes what is found, and says what became of each.
         #[arg(long)]
         repair: bool,
         /// Prints one JSON object per line.

@@ -87,7 +87,9 @@ fn a_limit_of_memory_that_cannot_be_is_named_and_changes_nothing() {
     );
     eventually("the job holds its memory", 30, || client.run(&handle, "test -e ready").status == 0);
     let refused = memory(&mut client, &handle, Some(16 * MIB)).unwrap_err();
-    assert!(refused.starts_with("Failed setting memory limit: "), "{refused}");
+    let expected =
+        format!("Failed setting memory limit: {}: more is in use, and cannot be given back", 16 * MIB);
+    assert_eq!(refused, expected);
     assert_eq!(memory(&mut client, &handle, None).unwrap(), 256 * MIB);
     let stat = client.info(&handle).memory_stat.unwrap();
     assert!(stat.hierarchical_memsw_limit.is_none_or(|both| both == 256 * MIB), "{stat:?}");

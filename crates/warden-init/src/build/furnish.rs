@@ -25,7 +25,7 @@ pub fn furnish(spec: &Spec, directory: &Path, init: &Init) -> Result<(), SetupEr
     // Both while the host's root asks: who is in the container's user namespace may not look at its init.
     let ids = spec.ids.map(|_| namespace_of(init, "user")).transpose()?;
     let mounts = namespace_of(init, "mnt")?;
-    let helper = Helper { plan: Furnishing::new(spec, directory), ids, mounts };
+    let helper = Helper { plan: Furnishing::new(spec, directory), ids, mounts, maker: process::id() };
     let wrong = |error: &io::Error| SetupError::new("start a helper for", spec.id.as_str(), error);
     let (reports, reporter) = file::pipe().map_err(|error| wrong(&error))?;
     let (mut reports, reporter) = (File::from(reports), File::from(reporter));
@@ -54,6 +54,8 @@ struct Helper {
     plan: Furnishing,
     ids: Option<OwnedFd>,
     mounts: OwnedFd,
+    /// iomux.
+    maker: i32,
 }
 
 impl Helper {
@@ -68,7 +70,7 @@ impl Helper {
     fn furnish(&self) -> Result<(), SetupError> {
         let enter = |what: &'static str| move |error: io::Error| SetupError::new("enter", what, &error);
         process::set_umask(0o022);
-        process::die_with_parent().map_err(enter("the helper"))?;
+        process::die_with(self.maker).map_err(enter("the helper"))?;
         let ids = self.ids.as_ref().map(AsFd::as_fd);
         for step in &self.plan.outside {
             outside::carry_out(step, ids)

@@ -69,7 +69,7 @@ fn words(step: SpawnStep, user: &ByteString, program: &ByteString) -> String {
     let program = if program.0.is_empty() { Path::new("the login shell") } else { program.as_path() };
     let (user, program) = (user.as_path().display(), program.display());
     match step {
-        SpawnStep::User => format!("look up the user {user} in the container's /etc/passwd"),
+        SpawnStep::User => format!("find the user {user} in the container's /etc/passwd"),
         SpawnStep::Directory => format!("enter the home directory of {user}"),
         SpawnStep::Pipe => "make a terminal in the container".to_owned(),
         SpawnStep::Credentials => format!("become {user}"),
