@@ -21,6 +21,7 @@ mod inbox;
 pub mod listener;
 mod logging;
 pub mod pidfile;
+mod ready;
 mod server;
 mod writer;
 

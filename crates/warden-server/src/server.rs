@@ -24,7 +24,7 @@ use crate::gate::{Gate, Peer};
 use crate::listener::{self, Listener, SocketFile};
 use crate::logging::LogFile;
 use crate::pidfile::Pidfile;
-use crate::{descriptors, health};
+use crate::{descriptors, health, ready};
 
 /// How long to wait when a connection cannot be accepted, mostly for want of descriptors.
 const PAUSE: Duration = Duration::from_millis(100);
@@ -70,6 +70,7 @@ async fn start(config: &Config, log: Option<Arc<LogFile>>) -> Result<(), Failure
         let socket = Listener::bind(&config.server.unix_domain_path, config.server.unix_domain_permissions)?;
         pidfile.as_mut().map(Pidfile::write).transpose()?;
         log_start(config, &health);
+        ready::tell();
         let health = tokio::spawn(health::serve(health));
         serve(config, &host, gate, socket, &mut signals).await;
         health.abort();
