@@ -62,7 +62,11 @@ pub(crate) fn ids(path: &Path) -> Result<Vec<Id>, Error> {
 /// Whether a depot has containers, or a daemon.
 pub(crate) fn is_used(path: &Path) -> bool {
     let has_containers = || ids(path).map_or(true, |ids| !ids.is_empty());
-    let has_daemon = || lock_unused(path).map_or(true, |locked| locked.is_none());
+    // A daemon's lock is exclusive; the question's own keeps no other question out.
+    let has_daemon = || {
+        let locked = |directory| rustix::fs::flock(&directory, FlockOperation::NonBlockingLockShared);
+        File::open(path).is_ok_and(|directory| locked(directory).is_err())
+    };
     path.exists() && (has_containers() || has_daemon())
 }
 
@@ -200,9 +204,9 @@ impl Depot {
     /// Removes the directory of one container, if there is one.
     pub(crate) fn remove(&self, id: Id) -> Result<(), Error> {
         // A name that is out of the way first: what is half removed is never taken for a container.
-        self.empty(id.as_str())?;
+        empty(&self.path, id.as_str())?;
         if self.discard(id)? {
-            self.empty(id.as_str())?;
+            empty(&self.path, id.as_str())?;
         }
         Ok(())
     }
@@ -213,7 +217,7 @@ impl Depot {
         let entries = fs::read_dir(&path).context(|| format!("reading {}", path.display()))?;
         let names = entries.flatten().filter_map(|entry| entry.file_name().into_string().ok());
         let names = names.filter(|name| Id::parse(name.as_bytes()).is_none());
-        let errors = names.filter_map(|name| self.empty(&name).err()).collect();
+        let errors = names.filter_map(|name| empty(&self.path, &name).err()).collect();
         Error::join(errors).map_or(Ok(()), Err)
     }
 
@@ -227,13 +231,16 @@ impl Depot {
         let entries = fs::read_dir(self.path.join(TRASH)).into_iter().flatten().flatten();
         entries.filter_map(|entry| Id::parse(entry.file_name().as_bytes())).collect()
     }
+}
 
-    /// Removes one entry of the trash.
-    fn empty(&self, name: &str) -> Result<(), Error> {
-        let trash = self.path.join(TRASH);
+/// Removes one entry of a depot's trash.
+pub(crate) fn empty(depot: &Path, name: &str) -> Result<(), Error> {
+    let trash = depot.join(TRASH);
+    // What else is there may be a tenant's directory, in which nothing is what it is called.
+    if Id::parse(name.as_bytes()).is_some() {
         disk::release(&trash.join(name).join(LAYER))?;
-        remove_entry(&trash, name)
     }
+    remove_entry(&trash, name)
 }
 
 /// Removes an entry of a directory, with everything below it.

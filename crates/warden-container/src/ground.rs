@@ -44,6 +44,11 @@ impl Ground for Machine {
         }
     }
 
+    fn discard(&self, id: Id) -> Result<(), Error> {
+        // Where an earlier daemon's trash has its name, that goes first.
+        self.depot.discard(id).map(drop).or_else(|_| self.depot.remove(id))
+    }
+
     fn known(&self) -> Result<Vec<Id>, Error> {
         let found = [self.depot.leftovers()?, self.depot.set_aside(), self.cgroups.parent.leftovers()];
         let ids: BTreeSet<Id> = found.into_iter().flatten().collect();
@@ -106,17 +111,7 @@ impl Machine {
         ledger::destroy(self, id, &Object::ALL)
     }
 
-    /// Ends what there is of a container and takes it out of everybody's way; its files, however many, and what it holds of the
-    /// pools are left to [`Machine::remove_later`].
-    pub(crate) fn end(&self, id: Id) -> Result<(), Error> {
-        const QUICK: [Object; 5] =
-            [Object::Cgroups, Object::Spec, Object::Processes, Object::Network, Object::Snapshot];
-        ledger::destroy(self, id, &QUICK)?;
-        // Where an earlier daemon's trash has its name, that goes first.
-        self.depot.discard(id).map(drop).or_else(|_| self.depot.remove(id))
-    }
-
-    /// The same as [`Machine::destroy`] for a container whose snapshot its actor keeps, and has withdrawn.
+    /// The same for a container whose snapshot its actor keeps, and has withdrawn.
     pub(crate) fn clear(&self, id: Id) -> Result<(), Error> {
         ledger::destroy(self, id, Object::ALL.split_last().map_or(&[], |(_, below)| below))
     }

@@ -50,8 +50,7 @@ impl Host {
         let machine = Arc::new(machine);
         let registry = Arc::new(Registry::default());
         recovery::adopt(&machine, &registry, survivors).await;
-        ended.into_iter().for_each(|id| machine.remove_later(id, None));
-        machine.empty_trash_later();
+        machine.remove_remains(ended);
         tokio::spawn(reconcile::keep(Arc::downgrade(&machine), machine.settings.reconcile_interval));
         tokio::spawn(quarantine::keep(Arc::downgrade(&machine)));
         let grace_times = tokio::spawn(Arc::clone(&registry).keep_grace_times()).abort_handle();
@@ -72,6 +71,7 @@ impl Host {
         let machine = Arc::clone(&self.0.machine);
         let removed = blocking(move || {
             machine.removals.finish_all(REMOVAL_TIME);
+            machine.remains.leave(REMOVAL_TIME);
             machine.cgroups.parent.remove();
             machine.network.close();
             machine.leave_depot()

@@ -79,6 +79,9 @@ pub(crate) trait Ground {
     /// Undoes one object, whether it is there, or a part of it, or nothing.
     fn undo(&self, id: Id, object: Object) -> Result<(), Error>;
 
+    /// Moves the directory to the trash, if there is one.
+    fn discard(&self, id: Id) -> Result<(), Error>;
+
     /// Every container of which something may be left.
     fn known(&self) -> Result<Vec<Id>, Error>;
 
@@ -130,12 +133,22 @@ pub(crate) fn destroy<G: Ground>(ground: &G, id: Id, objects: &[Object]) -> Resu
     Error::join(errors).map_or(Ok(()), Err)
 }
 
+/// Ends a container as [`destroy`] does, but for its files, however many: they are left in the trash. What it held is given
+/// back all the same: nothing of it runs that could meet who gets it.
+pub(crate) fn end<G: Ground>(ground: &G, id: Id) -> Result<(), Error> {
+    const BUT_FILES: [Object; 5] =
+        [Object::Cgroups, Object::Spec, Object::Processes, Object::Network, Object::Snapshot];
+    destroy(ground, id, &BUT_FILES)?;
+    ground.discard(id)?;
+    ground.undo(id, Object::Leases)
+}
+
 /// What a crash has left.
 #[derive(Debug)]
 pub(crate) struct Remains<S> {
     /// To be taken over.
     pub(crate) survivors: Vec<S>,
-    /// To be destroyed.
+    /// To be ended.
     pub(crate) doomed: Vec<Id>,
 }
 

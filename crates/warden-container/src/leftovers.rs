@@ -16,7 +16,8 @@ use std::time::{Duration, Instant};
 use crate::cgroup::Cgroups;
 use crate::error::{Context, Error};
 use crate::id::Id;
-use crate::network::{Network, left, stale};
+use crate::machine::Machine;
+use crate::network::{left, stale};
 
 mod depot;
 mod doctor;
@@ -89,8 +90,8 @@ pub(crate) struct Place<'a> {
     pub(crate) image: Option<&'a Path>,
     /// Whether a daemon uses the depot.
     pub(crate) in_use: bool,
-    /// The daemon's network, where it is the daemon who looks.
-    pub(crate) network: Option<&'a Network>,
+    /// The daemon's machine, where it is the daemon who looks.
+    pub(crate) machine: Option<&'a Machine>,
 }
 
 impl Place<'_> {
@@ -131,13 +132,19 @@ impl Place<'_> {
         for device in loops::of(self.image, self.depot) {
             add(Kind::LoopDevice, device.display().to_string(), None);
         }
-        for name in trash {
+        for name in trash.into_iter().filter(|name| !self.is_awaited(name)) {
             add(Kind::Trash, name, None);
         }
         for name in depot::unknown(self.depot) {
             add(Kind::Unknown, name, None);
         }
         Ok(found)
+    }
+
+    /// Whether an entry of the trash is a container that a daemon removes by itself, sooner or later.
+    fn is_awaited(&self, name: &str) -> bool {
+        Id::parse(name.as_bytes())
+            .is_some_and(|id| self.machine.map_or(self.in_use, |machine| machine.remains.contain(id)))
     }
 
     /// Looks twice, and gives what was there both times: what is on its way is no leftover.
@@ -158,9 +165,9 @@ impl Place<'_> {
             .filter(|leftover| leftover.kind == Kind::Rules)
             .map(|leftover| leftover.name.as_str())
             .collect();
-        let deleted = match self.network {
+        let deleted = match self.machine {
             _ if rules.is_empty() => Ok(()),
-            Some(network) => network.delete_stale(&rules),
+            Some(machine) => machine.network.delete_stale(&rules),
             None => stale::delete(self.table, &rules),
         };
         let remove = |leftover: Leftover| {
@@ -190,10 +197,10 @@ impl Place<'_> {
                     .context(|| format!("unmounting {}", path.display()))?;
             }
             (Kind::Trash, _) => {
-                crate::depot::remove_entry(&self.depot.join(crate::depot::TRASH), &leftover.name)?;
+                crate::depot::empty(self.depot, &leftover.name)?;
             }
             // An operator may be at work with one: it goes when an operator says so.
-            (Kind::LoopDevice, _) if self.network.is_none() => {
+            (Kind::LoopDevice, _) if self.machine.is_none() => {
                 return loops::release(Path::new(&leftover.name));
             }
             _ => return Ok(false),

@@ -21,7 +21,7 @@ use crate::leases::Pools;
 use crate::network::Network;
 use crate::quarantine::Quarantine;
 use crate::recovery::{self, Survivor};
-use crate::removal::Removals;
+use crate::removal::{Remains, Removals};
 use crate::settings::{IoLimits, Settings};
 
 /// How long the processes of a container may take to be gone, and its cgroups after them.
@@ -42,6 +42,8 @@ pub(crate) struct Machine {
     pub(crate) pools: Pools,
     pub(crate) ids: Ids,
     pub(crate) removals: Removals,
+    /// Containers of an earlier daemon of which files are left.
+    pub(crate) remains: Remains,
     /// The device whose reading and writing is limited, where that is asked for and possible.
     pub(crate) io_device: Option<Device>,
     /// The configured image.
@@ -103,6 +105,7 @@ impl Machine {
             cgroups,
             ids,
             removals: Removals::default(),
+            remains: Remains::default(),
             lower,
             supervisors,
             quarantine: Quarantine::default(),

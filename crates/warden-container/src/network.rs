@@ -79,7 +79,7 @@ pub(crate) type NotAdopted = (Id, Error);
 impl Network {
     /// Makes ready; the kernel's table stays as it is until [`Network::restore`], and must not be another depot's.
     pub(crate) fn open(settings: &Settings) -> Result<Self, Error> {
-        let depot = settings.depot.canonicalize().unwrap_or_else(|_| settings.depot.clone());
+        let depot = settings.real_depot();
         owner::examine(&settings.firewall.table, &depot)?;
         let filter = open(Protocol::Netfilter)?;
         let state = State {

@@ -122,7 +122,7 @@ pub(crate) fn start(machine: &Machine) -> Result<(Vec<Survivor>, Vec<Id>), Error
         for _ in 0..doomed.len().min(AT_A_TIME) {
             scope.spawn(|| {
                 while let Some(&id) = doomed.get(next.fetch_add(1, Ordering::Relaxed)) {
-                    if let Err(error) = machine.end(id) {
+                    if let Err(error) = ledger::end(machine, id) {
                         tracing::error!(container = %id, %error, "an earlier daemon's container is still there");
                         lock(&undying).push((id, error));
                     }

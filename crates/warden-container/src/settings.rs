@@ -77,6 +77,13 @@ pub struct Settings {
     pub device_rules: bool,
 }
 
+impl Settings {
+    /// The depot without links in its path; as it is configured where there is none.
+    pub(crate) fn real_depot(&self) -> PathBuf {
+        self.depot.canonicalize().unwrap_or_else(|_| self.depot.clone())
+    }
+}
+
 /// A file that holds a file system.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DepotImage {

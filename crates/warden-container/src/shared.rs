@@ -187,7 +187,7 @@ impl Shared {
         self.changed();
     }
 
-    /// Tells that a job has written too much, once for each.
+    /// Tells that a job has written too much.
     pub(crate) fn account_excess(&self, job: u32) {
         let status = ExitCause::OutputLimit.status();
         if lock(&self.accounted).insert(job, status).is_none() {

@@ -159,7 +159,10 @@ impl<R: Read> Receiver<'_, R> {
             None => {
                 let (parent, last) = self.parent(target)?;
                 let made = self.make_directory(parent.as_fd(), &last)?;
-                self.open_to_all(&made)?;
+                // With a name it is no entry of the source's, and nothing will say how it shall be.
+                if !name.is_empty() {
+                    self.open_to_all(&made)?;
+                }
                 made
             }
         };

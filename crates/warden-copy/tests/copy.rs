@@ -126,6 +126,15 @@ fn a_directory_that_is_made_for_what_is_copied_can_be_entered_by_all_and_has_its
 }
 
 #[test]
+fn a_target_that_stands_for_a_closed_directory_is_closed_from_the_beginning() {
+    let world = World::new();
+    let begun = [Record::Directory { mode: 0o755, name: Vec::new() }];
+    let target = world.path("to/new");
+    assert!(receive_records(&target, &begun, b"").is_err(), "it is cut off");
+    assert_eq!(fs::metadata(&target).unwrap().mode() & 0o7777, 0o700);
+}
+
+#[test]
 fn an_empty_directory_is_replaced_by_a_file_or_a_link_and_a_full_one_is_not() {
     let world = World::new();
     world.file("from/d/file", b"x");

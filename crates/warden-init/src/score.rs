@@ -23,7 +23,9 @@ pub(crate) fn open() -> io::Result<File> {
 /// the machine's own programs ended before it. So it is set while this is the host's root.
 pub(crate) fn deny_less_than_zero() -> io::Result<()> {
     let mut file = open()?;
-    if read(&mut file)? < 0 { file.write_all(b"0") } else { Ok(()) }
+    let own = read(&mut file)?;
+    // Also where it is not below zero: what was set last may be.
+    file.write_all(own.max(0).to_string().as_bytes())
 }
 
 fn read(file: &mut File) -> io::Result<i32> {

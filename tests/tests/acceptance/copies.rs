@@ -314,7 +314,6 @@ fn devices_pipes_and_sockets_in_the_way_are_left_out_and_hold_nothing_up() {
     assert!(error.unwrap_err().contains("Operation not supported"));
 }
 
-/// Unprotected: a stat of the mount from the daemon waits for an answer for ever, and with it the thread, and the request.
 /// Mounts a file system that never answers at /tmp/fuse in a container.
 fn mount_silent(client: &mut Connection, handle: &[u8]) {
     client.must(SpawnRequest {
@@ -334,6 +333,7 @@ fn helpers(id: &str) -> usize {
     processes.into_iter().filter(|process| process.command.contains("iomux")).count()
 }
 
+/// Unprotected: a stat of the mount from the daemon waits for an answer for ever, and with it the thread, and the request.
 #[test]
 fn a_file_system_that_never_answers_costs_the_copy_and_nobody_else() {
     let daemon = Daemon::with(&[("server.copy_stall_timeout", "2"), ALL_PRIVILEGES]);

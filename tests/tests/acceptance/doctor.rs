@@ -174,12 +174,16 @@ fn beside_a_daemon_only_what_is_left_over_is_found_and_removed() {
     assert!(!found.status.success());
     let mut names = told(&found);
     names.sort();
-    assert_eq!(names, planted.expected(&daemon));
+    // A container in the trash is a daemon's concern, as long as there is one.
+    let mut expected = planted.expected(&daemon);
+    expected.retain(|found| *found != ("trash".to_owned(), TRASHED.to_owned()));
+    assert_eq!(names, expected);
     let repaired = doctor(&daemon, &["--repair"]);
     let text = String::from_utf8(repaired.stdout).unwrap();
     assert!(repaired.status.success(), "{text}");
     assert!(text.contains(&format!("removed    interface   w-{ID}-2\n")), "{text}");
     assert!(text.contains("left alone unknown     backup\n"), "{text}");
+    fs::remove_dir(daemon.depot(".trash").join(TRASHED)).unwrap();
     planted.assert_only_lookalikes_are_left(&daemon);
     assert_eq!(told(&doctor(&daemon, &["--json"])), [("unknown".to_owned(), "backup".to_owned())]);
     let mut client = daemon.connect();

@@ -514,6 +514,68 @@ fn a_depot_that_was_moved_is_recovered_where_it_is() {
     assert_eq!(client.text(&client_create(&daemon), "echo fresh"), "fresh\n");
 }
 
+#[test]
+fn a_depot_that_was_moved_and_still_has_its_old_name_is_the_same() {
+    let mut daemon = Daemon::own();
+    let handle = daemon.connect().create();
+    let (old, new) = (daemon.depot(""), daemon.directory().join("moved"));
+    let old = Path::new(old.to_str().unwrap().trim_end_matches('/'));
+    for _ in 0..2 {
+        killed(&mut daemon);
+        if !new.exists() {
+            fs::rename(old, &new).unwrap();
+            std::os::unix::fs::symlink(&new, old).unwrap();
+        }
+        daemon.restart();
+        assert_eq!(daemon.connect().text(&handle, "echo here"), "here\n");
+    }
+    // Without a container, too: the table of the daemon that was killed names the depot.
+    daemon.connect().destroy(&handle);
+    killed(&mut daemon);
+    fs::remove_file(old).unwrap();
+    fs::rename(&new, old).unwrap();
+    std::os::unix::fs::symlink(old, &new).unwrap();
+    daemon.restart();
+    assert_eq!(daemon.connect().text(&client_create(&daemon), "echo fresh"), "fresh\n");
+}
+
+#[test]
+fn clients_are_served_while_the_files_of_dead_containers_are_removed() {
+    let mut daemon = Daemon::with(&[NOTHING_AHEAD, ("network.pool_network", "10.254.0.0/30")]);
+    let mut client = daemon.connect();
+    let handle = client.create();
+    let id = client.id(&handle);
+    let init = fs::read_to_string(daemon.depot(&id).join("run/wshd.pid")).unwrap().trim().parse().unwrap();
+    killed(&mut daemon);
+    kernel::signal(init, Signal::KILL);
+    eventually("nothing of it runs", 10, || kernel::processes_of(&id).is_empty());
+    // Directories, for each takes the kernel a while.
+    let layer = daemon.depot(&id).join("tmp/rootfs/many");
+    for number in 0..40_000 {
+        fs::create_dir_all(layer.join(number.to_string())).unwrap();
+    }
+    daemon.restart();
+    let trash = daemon.depot(".trash").join(&id);
+    assert!(trash.join("tmp/rootfs/many").exists(), "its files are still there");
+    assert!(!daemon.depot(&id).exists());
+    let mut client = daemon.connect();
+    // The only address is free again, and neither it nor a destruction waits for the files.
+    let next = client.create();
+    client.destroy(&next);
+    let next = client.create();
+    assert!(trash.exists(), "nobody has waited for it");
+    let diagnosed = programs::output(
+        daemon
+            .in_its_network(programs::find("wardend").to_str().unwrap())
+            .arg("doctor")
+            .arg("--config")
+            .arg(daemon.directory().join("wardend.yml")),
+    );
+    assert_eq!(String::from_utf8(diagnosed.stdout).unwrap(), "", "what the daemon removes is not left over");
+    eventually("its files are gone", 60, || !trash.exists());
+    client.destroy(&next);
+}
+
 fn client_create(daemon: &Daemon) -> Vec<u8> {
     daemon.connect().create()
 }

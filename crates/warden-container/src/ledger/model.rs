@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::sync::Mutex;
 
-use super::{Ground, Object, change, destroy, recover};
+use super::{Ground, Object, change, end, recover};
 use crate::error::Error;
 use crate::id::Id;
 use crate::pool::lock;
@@ -200,17 +200,10 @@ impl Model {
         self.discard(id)
     }
 
-    fn discard(&self, id: Id) -> Result<(), Error> {
-        self.step(|kernel, _| {
-            kernel.directories.remove(&id);
-            kernel.trash.insert(id);
-        })
-    }
-
     /// Starts the daemon: takes over or removes what there is; answers with who is taken over.
     pub(super) fn start(&self) -> Result<Vec<Id>, Error> {
         let remains = recover(self)?;
-        let errors = remains.doomed.iter().filter_map(|&id| destroy(self, id, &Object::ALL).err()).collect();
+        let errors = remains.doomed.iter().filter_map(|&id| end(self, id).err()).collect();
         for &(id, limit) in &remains.survivors {
             self.tidy(id);
             for hierarchy in HIERARCHIES {
@@ -310,6 +303,16 @@ impl Ground for Model {
             Object::Network => self.connect(id),
             Object::Snapshot => self.save(id, false),
         }
+    }
+
+    fn discard(&self, id: Id) -> Result<(), Error> {
+        if !self.kernel(|kernel| kernel.directories.contains_key(&id)) {
+            return Ok(());
+        }
+        self.step(|kernel, _| {
+            kernel.directories.remove(&id);
+            kernel.trash.insert(id);
+        })
     }
 
     fn undo(&self, id: Id, object: Object) -> Result<(), Error> {

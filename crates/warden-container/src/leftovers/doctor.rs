@@ -31,7 +31,7 @@ pub struct Doctor {
 impl Doctor {
     /// Comes to the depot of these settings.
     pub fn visit(settings: Settings) -> Result<Self, Error> {
-        let depot = settings.depot.canonicalize().unwrap_or_else(|_| settings.depot.clone());
+        let depot = settings.real_depot();
         // What another depot's containers have would look left over.
         owner::examine(&settings.firewall.table, &depot)?;
         // Behind a mount that is not seen here containers would look as if they had no directory.
@@ -103,7 +103,7 @@ impl Doctor {
             table: &self.settings.firewall.table,
             image: self.settings.depot_image.as_ref().map(|image| image.path.as_path()),
             in_use: self.is_in_use(),
-            network: None,
+            machine: None,
         }
     }
 }

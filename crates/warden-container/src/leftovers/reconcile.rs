@@ -62,7 +62,7 @@ fn place(machine: &Machine) -> Place<'_> {
         table: &machine.settings.firewall.table,
         image: machine.settings.depot_image.as_ref().map(|image| image.path.as_path()),
         in_use: true,
-        network: Some(&machine.network),
+        machine: Some(machine),
     }
 }
 

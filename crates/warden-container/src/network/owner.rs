@@ -3,7 +3,9 @@
 //! Interfaces and rules are known by the table alone. A daemon that took over another's table would remove the other's
 //! containers from the network: they are not in its depot.
 
+use std::fs;
 use std::io;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use warden_linux::netlink::{Protocol, nftables};
@@ -25,12 +27,19 @@ pub(super) fn comment(depot: &Path) -> String {
 pub(crate) fn examine(table: &str, depot: &Path) -> Result<(), Error> {
     let comment = nftables::table_comment(&mut open(Protocol::Netfilter)?, table).map_err(failed)?;
     match comment.as_deref().and_then(other(depot)) {
-        Some(other) if depot::is_used(&other) => {
+        // Ours may have been moved, and still have its old name.
+        Some(other) if !is_same(&other, depot) && depot::is_used(&other) => {
             let why = format!("it belongs to the containers of the depot {}", other.display());
             Err(io::Error::other(why)).context(|| format!("using the packet filter's table {table}"))
         }
         _ => Ok(()),
     }
+}
+
+/// Whether two paths lead to one directory.
+fn is_same(one: &Path, other: &Path) -> bool {
+    let identity = |path: &Path| fs::metadata(path).map(|found| (found.dev(), found.ino())).ok();
+    identity(one).is_some_and(|one| identity(other) == Some(one))
 }
 
 /// The other depot that a comment names.
@@ -51,5 +60,15 @@ mod tests {
         assert_eq!(other(&comment("/c".as_ref())), Some(PathBuf::from("/c")));
         assert_eq!(other(&comment("/a b".as_ref())), None);
         assert_eq!(other("mine"), None);
+    }
+
+    #[test]
+    fn a_depot_that_has_two_names_is_the_same() {
+        let top = tempfile::tempdir().unwrap();
+        let [moved, old] = ["moved", "old"].map(|name| top.path().join(name));
+        fs::create_dir(&moved).unwrap();
+        assert!(!is_same(&old, &moved) && !is_same(&old, &old));
+        std::os::unix::fs::symlink(&moved, &old).unwrap();
+        assert!(is_same(&old, &moved) && !is_same(top.path(), &moved));
     }
 }

@@ -6,7 +6,7 @@ use std::thread;
 
 use warden_linux::namespace::leave_network;
 
-use super::{Namespace, Network};
+use super::{Namespace, Network, owner};
 use crate::error::{Context, Error};
 use crate::id::{Id, Ids};
 use crate::leases::Pools;
@@ -16,10 +16,12 @@ use crate::settings::Settings;
 /// Some limit.
 const LIMIT: Bandwidth = Bandwidth { rate: 1 << 20, burst: 1 << 20 };
 
-/// Whether a container can have a network: an error where it cannot, and whether its bandwidth can be limited where it can.
+/// Whether a container can have a network here, with this table: an error where it cannot, and whether its bandwidth can be limited where it can.
 ///
 /// Changes nothing of this process's network namespace; needs root.
 pub fn attempt(settings: &Settings) -> Result<Result<(), Error>, Error> {
+    let depot = settings.real_depot();
+    owner::examine(&settings.firewall.table, &depot)?;
     let id = Ids::default().next();
     let apart = || {
         let network = make(settings, id)?;
