@@ -26,6 +26,7 @@ use warden_init::spec::Cgroup;
 use crate::cgroup::hierarchy::{Hierarchy, Version};
 use crate::cgroup::oom::Watch;
 use crate::cgroup::parent::Parent;
+pub(crate) use crate::cgroup::parent::name;
 use crate::cgroup::victim::Victim;
 use crate::device::Device;
 use crate::error::{Context, Error};
@@ -163,7 +164,7 @@ impl Cgroups {
 
     /// Who was killed when one container ran out of memory, where the kernel's log can be read.
     pub(crate) fn victim(&self, id: Id) -> Option<Victim> {
-        victim::find(&parent::name(id))
+        victim::find(&name(id))
     }
 
     /// Reads the limits of one container's processor time; `asked` are the shares that were asked for.

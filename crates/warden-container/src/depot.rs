@@ -221,8 +221,8 @@ impl Depot {
         Error::join(errors).map_or(Ok(()), Err)
     }
 
-    /// Finds directories of containers.
-    pub(crate) fn leftovers(&self) -> Result<Vec<Id>, Error> {
+    /// The containers that have a directory, in the order of their ids.
+    pub(crate) fn containers(&self) -> Result<Vec<Id>, Error> {
         ids(&self.path)
     }
 
@@ -286,11 +286,11 @@ mod tests {
         assert_eq!(stat("tmp"), (0o711, 0, 0));
         assert_eq!(stat("tmp/rootfs"), (0o755, 524_288, 524_288));
         assert_eq!(stat("tmp/work"), (0o711, 524_288, 524_288));
-        assert_eq!(depot.leftovers().unwrap(), [id]);
+        assert_eq!(depot.containers().unwrap(), [id]);
         assert!(depot.create(id, 0).is_err(), "ids are used once");
         depot.remove(id).unwrap();
         depot.remove(id).unwrap();
-        assert!(depot.leftovers().unwrap().is_empty());
+        assert!(depot.containers().unwrap().is_empty());
         assert_eq!(fs::read_dir(top.path().join("new/depot/.trash")).unwrap().count(), 0);
     }
 

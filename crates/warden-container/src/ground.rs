@@ -50,7 +50,7 @@ impl Ground for Machine {
     }
 
     fn known(&self) -> Result<Vec<Id>, Error> {
-        let found = [self.depot.leftovers()?, self.depot.set_aside(), self.cgroups.parent.leftovers()];
+        let found = [self.depot.containers()?, self.depot.set_aside(), self.cgroups.parent.leftovers()];
         let ids: BTreeSet<Id> = found.into_iter().flatten().collect();
         Ok(ids.into_iter().collect())
     }

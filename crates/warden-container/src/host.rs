@@ -46,11 +46,11 @@ impl Host {
     /// Examines the machine, prepares depot, image and cgroups, takes over the containers of an earlier daemon, and removes
     /// what else that left.
     pub async fn start(settings: Settings) -> Result<Self, Error> {
-        let (machine, survivors, ended) = blocking(move || Machine::prepare(settings)).await?;
+        let (machine, survivors) = blocking(move || Machine::prepare(settings)).await?;
         let machine = Arc::new(machine);
         let registry = Arc::new(Registry::default());
         recovery::adopt(&machine, &registry, survivors).await;
-        machine.remove_remains(ended);
+        machine.remove_inherited();
         tokio::spawn(reconcile::keep(Arc::downgrade(&machine), machine.settings.reconcile_interval));
         tokio::spawn(quarantine::keep(Arc::downgrade(&machine)));
         let grace_times = tokio::spawn(Arc::clone(&registry).keep_grace_times()).abort_handle();
@@ -71,7 +71,7 @@ impl Host {
         let machine = Arc::clone(&self.0.machine);
         let removed = blocking(move || {
             machine.removals.finish_all(REMOVAL_TIME);
-            machine.remains.leave(REMOVAL_TIME);
+            machine.inherited.leave(REMOVAL_TIME);
             machine.cgroups.parent.remove();
             machine.network.close();
             machine.leave_depot()

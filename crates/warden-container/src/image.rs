@@ -88,7 +88,7 @@ fn check_shell(root: &Path) -> Result<(), String> {
 /// Removes generated images that no container of the depot uses, and that are not `current`; goes on past errors.
 pub(crate) fn remove_unused(depot: &Depot, current: &Lower) -> Result<(), Error> {
     let used: BTreeSet<OsString> =
-        depot.leftovers()?.into_iter().filter_map(|id| lower_of(depot, id)).collect();
+        depot.containers()?.into_iter().filter_map(|id| lower_of(depot, id)).collect();
     let images = depot.images();
     let entries = fs::read_dir(&images).context(|| format!("reading {}", images.display()))?;
     let unused =

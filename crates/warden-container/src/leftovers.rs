@@ -13,7 +13,7 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use crate::cgroup::Cgroups;
+use crate::cgroup::{self, Cgroups};
 use crate::error::{Context, Error};
 use crate::id::Id;
 use crate::machine::Machine;
@@ -97,10 +97,9 @@ pub(crate) struct Place<'a> {
 impl Place<'_> {
     /// Looks once.
     pub(crate) fn look(&self) -> Result<Vec<Leftover>, Error> {
-        let nobody = HashSet::new();
         let interfaces = left::all_interfaces(self.table)?;
         let rules = stale::entries(self.table)?;
-        let groups = self.cgroups.map(|cgroups| cgroups.parent.strays(&nobody)).unwrap_or_default();
+        let groups = self.cgroups.map(|cgroups| cgroups.parent.strays()).unwrap_or_default();
         let processes = processes::of(self.depot);
         let mounts = depot::mounts(self.depot);
         let trash = depot::trash(self.depot);
@@ -124,7 +123,7 @@ impl Place<'_> {
             }
         }
         for id in groups.into_iter().filter(is_stray) {
-            add(Kind::Cgroup, format!("instance-{id}"), Some(id));
+            add(Kind::Cgroup, cgroup::name(id), Some(id));
         }
         for (path, id) in mounts.into_iter().filter(|(_, id)| id.is_none_or(|id| is_stray(&id))) {
             add(Kind::Mount, path.display().to_string(), id);
@@ -141,10 +140,10 @@ impl Place<'_> {
         Ok(found)
     }
 
-    /// Whether an entry of the trash is a container that a daemon removes by itself, sooner or later.
+    /// Whether a daemon removes an entry of the trash by itself, sooner or later.
     fn is_awaited(&self, name: &str) -> bool {
-        Id::parse(name.as_bytes())
-            .is_some_and(|id| self.machine.map_or(self.in_use, |machine| machine.remains.contain(id)))
+        let is_container = || Id::parse(name.as_bytes()).is_some();
+        self.machine.map_or_else(|| self.in_use && is_container(), |machine| machine.inherited.holds(name))
     }
 
     /// Looks twice, and gives what was there both times: what is on its way is no leftover.

@@ -20,6 +20,7 @@ pub mod host;
 pub mod id;
 mod image;
 pub mod info;
+mod inherited;
 pub mod job;
 mod jobs;
 mod leases;

@@ -15,13 +15,14 @@ use crate::disk::image::DepotImage;
 use crate::dns::Dns;
 use crate::error::{Context, Error};
 use crate::fork_server::ForkServer;
-use crate::id::{Id, Ids};
+use crate::id::Ids;
 use crate::image::{self, Lower};
+use crate::inherited::Inherited;
 use crate::leases::Pools;
 use crate::network::Network;
 use crate::quarantine::Quarantine;
 use crate::recovery::{self, Survivor};
-use crate::removal::{Remains, Removals};
+use crate::removal::Removals;
 use crate::settings::{IoLimits, Settings};
 
 /// How long the processes of a container may take to be gone, and its cgroups after them.
@@ -42,8 +43,7 @@ pub(crate) struct Machine {
     pub(crate) pools: Pools,
     pub(crate) ids: Ids,
     pub(crate) removals: Removals,
-    /// Containers of an earlier daemon of which files are left.
-    pub(crate) remains: Remains,
+    pub(crate) inherited: Inherited,
     /// The device whose reading and writing is limited, where that is asked for and possible.
     pub(crate) io_device: Option<Device>,
     /// The configured image.
@@ -62,15 +62,14 @@ pub(crate) struct Machine {
 }
 
 impl Machine {
-    /// Prepares the machine, and ends what an earlier daemon left; gives the containers to take over, and those of which
-    /// files are still to be removed.
-    pub(crate) fn prepare(settings: Settings) -> Result<(Self, Vec<Survivor>, Vec<Id>), Error> {
+    /// Prepares the machine, and ends what an earlier daemon left; gives the containers to take over.
+    pub(crate) fn prepare(settings: Settings) -> Result<(Self, Vec<Survivor>), Error> {
         let machine = Self::open(settings)?;
-        let (survivors, ended) = recovery::start(&machine)?;
+        let survivors = recovery::start(&machine)?;
         let last_birth = survivors.iter().map(|survivor| survivor.snapshot.birth).max().unwrap_or_default();
         machine.births.store(last_birth.saturating_add(1), Ordering::Relaxed);
         machine.serving.store(true, Ordering::Release);
-        Ok((machine, survivors, ended))
+        Ok((machine, survivors))
     }
 
     /// Prepares depot, cgroups and image; leaves everything that bears an id as it is.
@@ -85,7 +84,7 @@ impl Machine {
         let cgroups = Cgroups::prepare(&settings.cgroup_parent)?;
         let pools = Pools::new(&settings);
         let ids = Ids::default();
-        for id in depot.leftovers()? {
+        for id in depot.containers()? {
             ids.pass(id);
         }
         let lower = Lower::prepare(&settings.image, &depot, ids.next())?;
@@ -105,7 +104,7 @@ impl Machine {
             cgroups,
             ids,
             removals: Removals::default(),
-            remains: Remains::default(),
+            inherited: Inherited::default(),
             lower,
             supervisors,
             quarantine: Quarantine::default(),

@@ -79,15 +79,14 @@ pub(crate) type NotAdopted = (Id, Error);
 impl Network {
     /// Makes ready; the kernel's table stays as it is until [`Network::restore`], and must not be another depot's.
     pub(crate) fn open(settings: &Settings) -> Result<Self, Error> {
-        let depot = settings.real_depot();
-        owner::examine(&settings.firewall.table, &depot)?;
+        owner::examine(settings)?;
         let filter = open(Protocol::Netfilter)?;
         let state = State {
             route: open(Protocol::Route)?,
             filter,
             pool: PoolNetworks { v4: settings.network.network, v6: settings.network.network_v6 },
             firewall: settings.firewall.clone(),
-            depot,
+            depot: settings.real_depot(),
             members: HashMap::new(),
             chains: Chains::default(),
             departed: HashMap::new(),

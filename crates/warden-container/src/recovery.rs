@@ -103,9 +103,8 @@ impl Verdict {
     }
 }
 
-/// Finds what an earlier daemon left, and ends what cannot be taken over; gives what can, in the order of creation, and what is
-/// ended: its files may take long to be removed.
-pub(crate) fn start(machine: &Machine) -> Result<(Vec<Survivor>, Vec<Id>), Error> {
+/// Finds what an earlier daemon left, and ends what cannot be taken over; gives what can, in the order of creation.
+pub(crate) fn start(machine: &Machine) -> Result<Vec<Survivor>, Error> {
     let Remains { mut survivors, doomed } = ledger::recover(machine)?;
     for id in doomed.iter().copied().chain(survivors.iter().map(|survivor| survivor.snapshot.id)) {
         machine.ids.pass(id);
@@ -131,8 +130,8 @@ pub(crate) fn start(machine: &Machine) -> Result<(Vec<Survivor>, Vec<Id>), Error
         }
     });
     let undying = undying.into_inner().unwrap_or_else(PoisonError::into_inner);
-    let mut ended = doomed;
-    ended.retain(|id| !undying.iter().any(|(undying, _)| undying == id));
+    let is_ended = |id: &Id| !undying.iter().any(|(undying, _)| undying == id);
+    machine.inherited.take(doomed.into_iter().filter(is_ended).collect());
     for (id, error) in undying {
         match named_again(machine, id, &error) {
             Some(survivor) => survivors.push(survivor),
@@ -145,7 +144,7 @@ pub(crate) fn start(machine: &Machine) -> Result<(Vec<Survivor>, Vec<Id>), Error
         // What runs on may have been told to ask here.
         machine.dns.serve(&machine.network, &fs::read(dns::RESOLV_CONF).unwrap_or_default());
     }
-    Ok((survivors, ended))
+    Ok(survivors)
 }
 
 /// Gives a container whose destruction an earlier daemon had begun, and which cannot be destroyed, to whoever asked for

@@ -6,11 +6,10 @@
 //! containers ever be destroyed faster than removed. What a daemon that is killed leaves here is found by its successor:
 //! it has a cgroup, or is in the trash.
 
-use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
-use std::thread::{self, JoinHandle};
-use std::time::{Duration, Instant};
+use std::thread;
+use std::time::Duration;
 
 use tokio::sync::Notify;
 
@@ -38,9 +37,7 @@ const PATIENCE: Duration = Duration::from_secs(30);
 const AT_A_TIME: usize = 4;
 /// How often a removal is tried, and the pause before it is tried again.
 const ATTEMPTS: u32 = 10;
-const PAUSE: Duration = Duration::from_secs(1);
-/// How often the end of the thread of remains is looked for, when the daemon ends.
-const LOOK: Duration = Duration::from_millis(10);
+pub(crate) const PAUSE: Duration = Duration::from_secs(1);
 
 /// Destroyed containers of which something is left.
 #[derive(Debug, Default)]
@@ -156,64 +153,7 @@ fn gathering(standing: usize) -> Duration {
     GATHERING.saturating_add(more).min(GATHERING_MOST)
 }
 
-/// What an earlier daemon has left in the trash. It holds nothing but room on the disk: nobody waits for it, and what clients
-/// destroy meanwhile does not wait behind it.
-#[derive(Debug, Default)]
-pub(crate) struct Remains {
-    containers: Mutex<BTreeSet<Id>>,
-    thread: Mutex<Option<JoinHandle<()>>>,
-}
-
-impl Remains {
-    /// Whether a container is still to be removed.
-    pub(crate) fn contain(&self, id: Id) -> bool {
-        lock(&self.containers).contains(&id)
-    }
-
-    /// Leaves to the next daemon what is not removed yet; waits for what is under way, but not for ever. Blocks.
-    pub(crate) fn leave(&self, patience: Duration) {
-        let Some(thread) = lock(&self.thread).take() else { return };
-        let deadline = Instant::now() + patience;
-        while !thread.is_finished() && Instant::now() < deadline {
-            thread::sleep(LOOK);
-        }
-    }
-}
-
 impl Machine {
-    /// Removes what an earlier daemon has left in the trash: these containers, and what else there is; one after the other,
-    /// until the daemon ends.
-    pub(crate) fn remove_remains(self: &Arc<Self>, containers: Vec<Id>) {
-        *lock(&self.remains.containers) = containers.iter().copied().collect();
-        let machine = Arc::clone(self);
-        let work = move || {
-            for id in containers {
-                machine.remove_remain(id);
-            }
-            if machine.check_open().is_ok()
-                && let Err(error) = machine.depot.empty_trash()
-            {
-                tracing::warn!(%error, "the trash was not emptied");
-            }
-        };
-        match thread::Builder::new().name("remains".to_owned()).spawn(work) {
-            Ok(thread) => *lock(&self.remains.thread) = Some(thread),
-            Err(error) => {
-                tracing::warn!(%error, "no thread for what an earlier daemon left: the next one removes it")
-            }
-        }
-    }
-
-    fn remove_remain(&self, id: Id) {
-        let mut attempt = 1;
-        while self.check_open().is_ok() {
-            let Some((_, next)) = self.remove(id, attempt) else { break };
-            attempt = next;
-            thread::sleep(PAUSE);
-        }
-        lock(&self.remains.containers).remove(&id);
-    }
-
     /// Leases what a container needs; what is on its way back to a pool that is empty is waited for. Blocks.
     pub(crate) fn lease(&self, id: Id, network: Option<&[u8]>) -> Result<Leases, Error> {
         self.pools.lease(id, network).or_else(|_| {
@@ -296,7 +236,7 @@ impl Machine {
     }
 
     /// Removes what is left of one; where that fails, gives what is to be tried again.
-    fn remove(&self, id: Id, attempt: u32) -> Option<(Id, u32)> {
+    pub(crate) fn remove(&self, id: Id, attempt: u32) -> Option<(Id, u32)> {
         // What fails here fails again in what follows, and is told then.
         let _ = self.depot.shed(id);
         match self.clear(id) {

@@ -16,9 +16,12 @@ fn copy_in(client: &mut Connection, handle: &[u8], from: &str, to: &str) -> Resu
 }
 
 fn copy_out(client: &mut Connection, handle: &[u8], from: &str, to: &str) -> Result<(), String> {
+    client.ask(out(handle, from, to)).map(drop)
+}
+
+fn out(handle: &[u8], from: &str, to: &str) -> CopyOutRequest {
     let (src_path, dst_path) = (Some(from.into()), Some(to.into()));
-    let request = CopyOutRequest { handle: Some(handle.to_vec()), src_path, dst_path, owner: None };
-    client.ask(request).map(drop)
+    CopyOutRequest { handle: Some(handle.to_vec()), src_path, dst_path, owner: None }
 }
 
 fn text(path: &Path) -> String {
@@ -350,12 +353,7 @@ fn a_file_system_that_never_answers_costs_the_copy_and_nobody_else() {
     }
     // A client that vanishes takes its copy with it.
     let mut gone = daemon.connect();
-    gone.send(CopyOutRequest {
-        handle: Some(handle.clone()),
-        src_path: Some(b"/tmp/fuse/x".to_vec()),
-        dst_path: Some(bytes(to.path())),
-        owner: None,
-    });
+    gone.send(out(&handle, "/tmp/fuse/x", &text(to.path())));
     std::thread::sleep(Duration::from_millis(100));
     drop(gone);
     let id = client.id(&handle);
@@ -452,12 +450,7 @@ fn copies_end_with_the_daemon_that_asked_and_are_not_taken_for_the_next_ones() {
     let id = client.id(&handle);
     mount_silent(&mut client, &handle);
     let mut asking = daemon.connect();
-    asking.send(CopyOutRequest {
-        handle: Some(handle.clone()),
-        src_path: Some(b"/tmp/fuse/x".to_vec()),
-        dst_path: Some(bytes(to.path())),
-        owner: None,
-    });
+    asking.send(out(&handle, "/tmp/fuse/x", &text(to.path())));
     eventually("the copy has begun", 10, || helpers(&id) == 1);
     daemon.signal(Signal::KILL);
     daemon.wait();

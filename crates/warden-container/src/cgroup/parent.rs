@@ -1,6 +1,6 @@
 //! The directory in every hierarchy below which the containers' groups are: who uses it, and which groups are in it.
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io;
 use std::path::{Component, Path, PathBuf};
@@ -92,11 +92,11 @@ impl Parent {
         if self.is_alone() { self.instances().into_iter().collect() } else { Vec::new() }
     }
 
-    /// Groups of containers but for these. Where another daemon may share the parent, only empty ones: whatever is in the
-    /// others is alive, and may be its.
-    pub(crate) fn strays(&self, known: &HashSet<Id>) -> BTreeSet<Id> {
+    /// The containers whose groups may be nobody's: where another daemon may share the parent, only those with empty ones,
+    /// for whatever is in the others is alive, and may be its.
+    pub(crate) fn strays(&self) -> BTreeSet<Id> {
         let mut strays = self.instances();
-        strays.retain(|id| !known.contains(id) && (self.is_alone() || !self.is_populated(*id)));
+        strays.retain(|id| self.is_alone() || !self.is_populated(*id));
         strays
     }
 
@@ -127,7 +127,7 @@ impl Parent {
 }
 
 /// The name of one container's groups.
-pub(super) fn name(id: Id) -> String {
+pub(crate) fn name(id: Id) -> String {
     format!("{PREFIX}{id}")
 }
 

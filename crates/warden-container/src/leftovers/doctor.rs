@@ -33,7 +33,7 @@ impl Doctor {
     pub fn visit(settings: Settings) -> Result<Self, Error> {
         let depot = settings.real_depot();
         // What another depot's containers have would look left over.
-        owner::examine(&settings.firewall.table, &depot)?;
+        owner::examine(&settings)?;
         // Behind a mount that is not seen here containers would look as if they had no directory.
         if let Some(image) = &settings.depot_image
             && !image::is_mounted_at(&depot)

@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::sync::Weak;
 use std::time::Duration;
 
-use super::{Kind, Leftover, Place, depot};
+use super::{Leftover, Place, depot};
 use crate::error::{Error, blocking};
 use crate::id::Id;
 use crate::image;
@@ -23,10 +23,7 @@ pub(crate) fn at_start(machine: &Machine) {
     } else {
         place.look_twice(Duration::from_secs(1))
     };
-    // The trash may take long: it is emptied while clients are served.
-    let is_quick =
-        |found: Vec<Leftover>| found.into_iter().filter(|found| found.kind != Kind::Trash).collect();
-    clean(&place, found.map(is_quick));
+    clean(&place, found);
 }
 
 /// Looks again at intervals, as long as there is a machine.

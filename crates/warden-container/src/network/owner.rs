@@ -13,6 +13,7 @@ use warden_linux::netlink::{Protocol, nftables};
 use super::{failed, open};
 use crate::depot;
 use crate::error::{Context, Error};
+use crate::settings::Settings;
 
 /// What a comment begins with.
 const WORD: &str = "depot ";
@@ -24,11 +25,12 @@ pub(super) fn comment(depot: &Path) -> String {
 
 /// Refuses a table that belongs to another depot, as long as that has containers or a daemon; in this process's network
 /// namespace.
-pub(crate) fn examine(table: &str, depot: &Path) -> Result<(), Error> {
+pub(crate) fn examine(settings: &Settings) -> Result<(), Error> {
+    let table = &settings.firewall.table;
     let comment = nftables::table_comment(&mut open(Protocol::Netfilter)?, table).map_err(failed)?;
-    match comment.as_deref().and_then(other(depot)) {
+    match comment.as_deref().and_then(named) {
         // Ours may have been moved, and still have its old name.
-        Some(other) if !is_same(&other, depot) && depot::is_used(&other) => {
+        Some(other) if !is_same(&other, &settings.depot) && depot::is_used(&other) => {
             let why = format!("it belongs to the containers of the depot {}", other.display());
             Err(io::Error::other(why)).context(|| format!("using the packet filter's table {table}"))
         }
@@ -42,12 +44,9 @@ fn is_same(one: &Path, other: &Path) -> bool {
     identity(one).is_some_and(|one| identity(other) == Some(one))
 }
 
-/// The other depot that a comment names.
-fn other(depot: &Path) -> impl Fn(&str) -> Option<PathBuf> {
-    move |comment| {
-        let named = PathBuf::from(comment.strip_prefix(WORD)?);
-        (named != depot).then_some(named)
-    }
+/// The depot that a comment names.
+fn named(comment: &str) -> Option<PathBuf> {
+    comment.strip_prefix(WORD).map(PathBuf::from)
 }
 
 #[cfg(test)]
@@ -55,11 +54,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_comment_names_another_depot_or_none() {
-        let other = other("/a b".as_ref());
-        assert_eq!(other(&comment("/c".as_ref())), Some(PathBuf::from("/c")));
-        assert_eq!(other(&comment("/a b".as_ref())), None);
-        assert_eq!(other("mine"), None);
+    fn a_comment_names_a_depot_or_none() {
+        assert_eq!(named(&comment("/a b".as_ref())), Some(PathBuf::from("/a b")));
+        assert_eq!(named("mine"), None);
     }
 
     #[test]

@@ -20,8 +20,7 @@ const LIMIT: Bandwidth = Bandwidth { rate: 1 << 20, burst: 1 << 20 };
 ///
 /// Changes nothing of this process's network namespace; needs root.
 pub fn attempt(settings: &Settings) -> Result<Result<(), Error>, Error> {
-    let depot = settings.real_depot();
-    owner::examine(&settings.firewall.table, &depot)?;
+    owner::examine(settings)?;
     let id = Ids::default().next();
     let apart = || {
         let network = make(settings, id)?;
